@@ -1,0 +1,1 @@
+"""Babelwatch: the daemon that turns documents into opinions, and opinions into alerts."""

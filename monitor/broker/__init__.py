@@ -1,0 +1,1 @@
+"""Kafka: reading, writing, offsets, and the embedded broker."""

@@ -1,0 +1,1 @@
+"""Opinions in, decisions out; pure, event time only."""

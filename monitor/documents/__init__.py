@@ -1,0 +1,1 @@
+"""Bytes in, documents with their mentions out; pure."""

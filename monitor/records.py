@@ -1,0 +1,225 @@
+"""The records that pass between the roles, and nothing else: their fields, their JSON, their schemas.
+
+Every value on a topic is one of these records as UTF-8 JSON. Readers ignore unknown fields; a field is added, never
+re-used. Times are integer milliseconds since 1970-01-01 UTC and are always *event* time unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+Sentiment = Literal["negative", "neutral", "positive"]
+SENTIMENTS: tuple[Sentiment, ...] = ("negative", "neutral", "positive")
+
+UNDETERMINED = "und"
+"""The language of a text that is too short or too mixed to tell (ISO 639-2)."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of all records: immutable, keyword-only, defaults left out of the JSON."""
+
+
+class Origin(Record, frozen=True):
+    """Where on Kafka a record came from; unique, so it can stand in for a missing id."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Document(Record, frozen=True):
+    """One post or article after parsing, inside the process only: its text is not masked yet."""
+
+    id: str
+    text: str
+    """What is classified: `text`, or `title` and `body` joined; 1 to `max_text_chars` characters."""
+    published_ms: int
+    origin: Origin
+    lang: str = UNDETERMINED
+    """ISO 639-1 code where one exists, else 639-3; `und` when unknown."""
+    source: str = ""
+    author: str = ""
+    url: str = ""
+    reach: int = 0
+    """How many people the source says it reached; 0 when unknown."""
+
+
+class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
+    """What one document says about one entity. Key on the topic: `entity`."""
+
+    id: str
+    """Deterministic: `<document id>|<entity>`; the same document always gives the same id."""
+    document_id: str
+    entity: str
+    published_ms: int
+    lang: str
+    sentiment: tuple[float, float, float]
+    """Calibrated probabilities of negative, neutral, positive; they sum to 1."""
+    topic: str = ""
+    """The most probable news topic, or empty when the bundle has no such head."""
+    text: str = ""
+    """The masked text, shortened for evidence."""
+    source: str = ""
+    author: str = ""
+    """A keyed hash of the author, never the name: enough to count distinct voices."""
+    url: str = ""
+    reach: int = 0
+    fingerprint: str = ""
+    """Of the folded text; equal for reposts of one text."""
+    repost_of: str = ""
+    """The id of the first document with this text in the window, when this one repeats it."""
+    embedding: str = ""
+    """The pooled encoder state as base64 of int8, for comparing texts across languages; may be absent."""
+    bundle: str = ""
+    """Version of the bundle that made the probabilities."""
+    origin: Origin | None = None
+
+
+class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):
+    """A promise on the opinions topic: this source partition has no earlier documents to come.
+
+    Every classify role sends one to each opinions partition as its input moves on, so that a detector may close a
+    bucket although nobody mentioned the entity. Key: `watermark|<topic>|<partition>`.
+    """
+
+    topic: str
+    partition: int
+    time_ms: int
+
+
+OpinionMessage = Opinion | Watermark
+"""What a reader of the opinions topic meets."""
+
+
+class Post(Record, frozen=True):
+    """A masked text shown as evidence."""
+
+    document_id: str
+    text: str
+    lang: str
+    published_ms: int
+    sentiment: Sentiment
+    source: str = ""
+    url: str = ""
+    copies: int = 1
+    """How many near-identical posts this one stands for."""
+
+
+class Share(Record, frozen=True):
+    """One language's, source's or topic's part in a rise."""
+
+    name: str
+    count: int
+    share: float
+    """Of the rise over what was expected, 0 to 1."""
+
+
+class Evidence(Record, frozen=True):
+    """Why an alert was raised: complete enough to act on without another query."""
+
+    observed: float
+    """The signal in the window: a share (0 to 1) or documents per hour, as `unit` says."""
+    expected: float
+    low: float
+    """The observed value's interval, low end (95 %)."""
+    high: float
+    unit: Literal["share", "documents/h"]
+    documents: int
+    """Documents in the window since onset."""
+    negatives: float
+    """Negative documents in the window, corrected for the classifier's known confusion."""
+    log_evidence: float = 0.0
+    """Natural logarithm of the sequential evidence against "nothing changed"."""
+    languages: tuple[Share, ...] = ()
+    sources: tuple[Share, ...] = ()
+    topics: tuple[Share, ...] = ()
+    terms: tuple[str, ...] = ()
+    posts: tuple[Post, ...] = ()
+    first_post: Post | None = None
+    reposts: int = 0
+    authors: int = 0
+    reach: int = 0
+
+
+AlertState = Literal["firing", "escalated", "resolved"]
+Severity = Literal["info", "warning", "critical"]
+
+
+class Alert(Record, frozen=True):
+    """One step in the life of one incident. Key on the topic: `incident`.
+
+    `id` is deterministic from (entity, signal, onset, state), so a repeat is recognised by anyone who reads the topic.
+    """
+
+    id: str
+    incident: str
+    entity: str
+    entity_name: str
+    signal: str
+    state: AlertState
+    severity: Severity
+    onset_ms: int
+    """Estimated start of the change."""
+    at_ms: int
+    """Event time of the decision: the end of the bucket that brought it."""
+    languages: tuple[str, ...]
+    summary: str
+    """One line for a phone."""
+    description: str
+    """The whole explanation as plain text."""
+    evidence: Evidence
+    labels: dict[str, str] = {}
+    """The entity's routing labels from the watchlist."""
+    ended_ms: int = 0
+    """When the change ended; 0 while it lasts."""
+    sequence: int = 0
+    """Position of this alert in its incident's life, from 0."""
+
+
+class DeadLetter(Record, frozen=True):
+    """A record that could not be used, with the reason. Key: the key of the original."""
+
+    reason: str
+    """One word from a fixed list: it is a metric's label too."""
+    detail: str
+    origin: Origin
+    role: str
+    value: str = ""
+    """The original value as text, shortened to `MAX_DEADLETTER_CHARS`; base64 when `encoding` says so."""
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    truncated: bool = False
+
+
+def encode(record: Record) -> bytes:
+    """The record as it stands on a topic.
+
+    >>> encode(Watermark(topic="t", partition=0, time_ms=5))
+    b'{"kind":"watermark","topic":"t","partition":0,"time_ms":5}'
+    """
+    return _ENCODER.encode(record)
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+decode_opinion_message = msgspec.json.Decoder(OpinionMessage).decode
+decode_alert = msgspec.json.Decoder(Alert).decode
+decode_deadletter = msgspec.json.Decoder(DeadLetter).decode
+
+
+def cloud_event(alert: Alert) -> dict[str, Any]:
+    """The alert as a CloudEvents 1.0 JSON event (structured mode), for sinks and for the alerts topic's readers."""
+    from datetime import UTC, datetime
+
+    return {
+        "specversion": "1.0",
+        "type": "io.babelwatch.alert.v1",
+        "source": f"babelwatch/{alert.entity}",
+        "id": alert.id,
+        "time": datetime.fromtimestamp(alert.at_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
+        "subject": alert.incident,
+        "datacontenttype": "application/json",
+        "data": msgspec.to_builtins(alert),
+    }

@@ -1,0 +1,1 @@
+"""The asyncio shell: one file per role, each "consume, transform, produce, commit"."""

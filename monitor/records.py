@@ -6,7 +6,8 @@ re-used. Times are integer milliseconds since 1970-01-01 UTC and are always *eve
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
@@ -194,6 +195,30 @@ class DeadLetter(Record, frozen=True):
     truncated: bool = False
 
 
+class AlertEvent(Record, frozen=True, omit_defaults=False):
+    """The value on the alerts topic: the alert as a CloudEvents 1.0 JSON event in structured mode."""
+
+    id: str
+    source: str
+    subject: str
+    time: datetime
+    data: Alert
+    specversion: Literal["1.0"] = "1.0"
+    type: Literal["io.babelwatch.alert.v1"] = "io.babelwatch.alert.v1"
+    datacontenttype: Literal["application/json"] = "application/json"
+
+
+def cloud_event(alert: Alert) -> AlertEvent:
+    """Wrap an alert in its envelope; `time` is the event time of the decision."""
+    return AlertEvent(
+        id=alert.id,
+        source=f"/babelwatch/{alert.entity}",
+        subject=alert.incident,
+        time=datetime.fromtimestamp(alert.at_ms / 1000, UTC),
+        data=alert,
+    )
+
+
 def encode(record: Record) -> bytes:
     """The record as it stands on a topic.
 
@@ -205,21 +230,5 @@ def encode(record: Record) -> bytes:
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 decode_opinion_message = msgspec.json.Decoder(OpinionMessage).decode
-decode_alert = msgspec.json.Decoder(Alert).decode
+decode_alert_event = msgspec.json.Decoder(AlertEvent).decode
 decode_deadletter = msgspec.json.Decoder(DeadLetter).decode
-
-
-def cloud_event(alert: Alert) -> dict[str, Any]:
-    """The alert as a CloudEvents 1.0 JSON event (structured mode), for sinks and for the alerts topic's readers."""
-    from datetime import UTC, datetime
-
-    return {
-        "specversion": "1.0",
-        "type": "io.babelwatch.alert.v1",
-        "source": f"babelwatch/{alert.entity}",
-        "id": alert.id,
-        "time": datetime.fromtimestamp(alert.at_ms / 1000, UTC).isoformat().replace("+00:00", "Z"),
-        "subject": alert.incident,
-        "datacontenttype": "application/json",
-        "data": msgspec.to_builtins(alert),
-    }

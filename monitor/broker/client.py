@@ -1,0 +1,199 @@
+"""Kafka clients made from the settings, and what every client does the same way: connect patiently, say why not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+
+from monitor.broker.settings import KafkaSettings
+from monitor.errors import BrokerError
+
+log = structlog.get_logger("monitor.broker")
+T = TypeVar("T")
+
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
+"""Back-off of a connection: soon at first (a broker restarting), then four times a minute (an outage of hours)."""
+
+MAX_REQUEST_BYTES = 1 << 20
+"""Kafka's own default for a message; larger documents are dead-lettered before they would be sent on."""
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """Arguments that every aiokafka client takes."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol in ("SSL", "SASL_SSL"):
+        arguments["ssl_context"] = _ssl_context(settings)
+    if settings.security_protocol.startswith("SASL"):
+        arguments |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.username,
+            "sasl_plain_password": settings.secret(),
+        }
+    return arguments
+
+
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file is not None:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise BrokerError(
+            f"the TLS files cannot be used: {error}",
+            where="kafka.ca_file / cert_file / key_file",
+            hint="PEM files expected",
+        ) from error
+    return context
+
+
+def consumer(settings: KafkaSettings, *, group: str | None, read_committed: bool, **more: Any) -> AIOKafkaConsumer:
+    """A consumer that commits only when told to, and starts at the oldest record."""
+    arguments: dict[str, Any] = {
+        **connection(settings),
+        "group_id": group,
+        # A timer that knows nothing of processing would commit work that is not done.
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed" if read_committed else "read_uncommitted",
+        "session_timeout_ms": int(settings.session_timeout_s * 1000),
+        "heartbeat_interval_ms": int(settings.session_timeout_s * 100),
+        "fetch_max_wait_ms": 100,
+        "max_partition_fetch_bytes": 4 * MAX_REQUEST_BYTES,
+    }
+    if group and settings.instance_id:
+        arguments["group_instance_id"] = f"{settings.instance_id}.{group}"
+    return AIOKafkaConsumer(**{**arguments, **more})
+
+
+def producer(
+    settings: KafkaSettings, *, transactional_id: str | None = None, idempotent: bool = False
+) -> AIOKafkaProducer:
+    """A producer that waits for all replicas; `transactional_id` makes it transactional (and so idempotent)."""
+    arguments: dict[str, Any] = {
+        **connection(settings),
+        "acks": "all",
+        "linger_ms": 5,
+        "max_batch_size": 256 * 1024,
+        "max_request_size": 4 * MAX_REQUEST_BYTES,
+    }
+    if transactional_id:
+        # Longer than any commit takes, shorter than a reader of committed records may be kept waiting by a dead writer.
+        arguments |= {"transactional_id": transactional_id, "transaction_timeout_ms": 30_000}
+    elif idempotent:
+        arguments["enable_idempotence"] = True
+    return AIOKafkaProducer(**arguments)
+
+
+async def patiently(what: str, attempt: Callable[[], Awaitable[T]], *, stopping: asyncio.Event | None = None) -> T:
+    """Repeat `attempt` until Kafka lets it succeed, saying each time in one line why it did not.
+
+    Raises:
+        asyncio.CancelledError: if `stopping` is set while waiting.
+    """
+    wait_s = FIRST_RETRY_S
+    while True:
+        try:
+            return await attempt()
+        except (KafkaError, OSError, TimeoutError, IllegalStateError) as error:
+            log.warning("broker.unreachable", doing=what, reason=explain(error), retry_in_s=round(wait_s, 1))
+        pause = wait_s * random.uniform(0.7, 1.3)
+        if stopping is None:
+            await asyncio.sleep(pause)
+        else:
+            try:
+                await asyncio.wait_for(stopping.wait(), pause)
+            except TimeoutError:
+                pass
+            else:
+                raise asyncio.CancelledError
+        wait_s = min(wait_s * 2, LAST_RETRY_S)
+
+
+def explain(error: BaseException) -> str:
+    """One line for a person; never holds a secret, since no Kafka error carries one."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text and text[0] else type(error).__name__
+
+
+async def ensure_topics(
+    settings: KafkaSettings,
+    names: Sequence[str],
+    *,
+    compacted: Sequence[str] = (),
+    partitions: dict[str, int] | None = None,
+) -> dict[str, int]:
+    """Create the topics that are missing, and return the number of partitions of each.
+
+    Raises:
+        KafkaError: the broker is not reachable.
+        BrokerError: the broker refuses to create a topic.
+    """
+    admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=15_000)
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        missing = [name for name in dict.fromkeys(names) if name not in existing]
+        if missing:
+            wanted = [
+                NewTopic(
+                    name,
+                    (partitions or {}).get(name, settings.partitions),
+                    settings.replication_factor
+                    if settings.replication_factor > 0
+                    else await _default_replication(admin),
+                    topic_configs={"cleanup.policy": "compact"} if name in compacted else {},
+                )
+                for name in missing
+            ]
+            response = await admin.create_topics(wanted)
+            for name, code, *detail in response.topic_errors:
+                error = for_code(code)
+                if error is TopicAuthorizationFailedError:
+                    raise BrokerError("not allowed to create the topic", where=name, hint="create it, or grant CREATE")
+                if code and error is not TopicAlreadyExistsError:
+                    raise error(f"{name}: {detail[0] if detail else ''}")
+        described = await admin.describe_topics(list(dict.fromkeys(names)))
+        return {topic["topic"]: len(topic["partitions"]) for topic in described}
+    finally:
+        await admin.close()
+
+
+async def _default_replication(admin: AIOKafkaAdminClient) -> int:
+    """Kafka's CreateTopics before v4 has no "broker default": three copies where three brokers are, else what there is."""
+    cluster = await admin.describe_cluster()
+    return max(1, min(3, len(cluster["brokers"])))
+
+
+async def has_transactions(settings: KafkaSettings) -> bool:
+    """Ask the broker for a producer id: one without transactions (the embedded one) refuses."""
+    if settings.transactions != "auto":
+        return settings.transactions == "on"
+    if settings.embedded:
+        return False
+    probe = producer(settings, transactional_id=f"{settings.group_prefix}.probe.{random.getrandbits(32):08x}")
+    try:
+        await asyncio.wait_for(probe.start(), 20)
+    except (KafkaError, TimeoutError) as error:
+        log.info("broker.no_transactions", reason=explain(error))
+        return False
+    finally:
+        await probe.stop()
+    return True

@@ -1,0 +1,89 @@
+"""How to reach Kafka, and the names of the topics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from monitor.settings import Settings
+
+EMBEDDED = "embedded"
+"""Instead of an address: start the bundled broker (Tansu, in memory) as a child process on loopback."""
+
+
+class TopicSettings(Settings):
+    """Names of the topics; missing ones are created."""
+
+    documents: str = Field("babelwatch.documents", description="Documents in: the user's own JSON.")
+    opinions: str = Field("babelwatch.opinions", description="One opinion per document and entity, keyed by entity.")
+    alerts: str = Field("babelwatch.alerts", description="Alerts out, as CloudEvents, keyed by incident.")
+    deadletter: str = Field("babelwatch.deadletter", description="Records that could not be used, with the reason.")
+    review: str = Field("babelwatch.review", description="What people said of alerts: acknowledged, muted, false.")
+    state: str = Field("babelwatch.state", description="State of the detect role, compacted.")
+
+
+class KafkaSettings(Settings):
+    """The connection, the security of it, and the delivery policy."""
+
+    bootstrap_servers: str = Field(
+        EMBEDDED,
+        description='Comma-separated host:port list, or "embedded" for the bundled in-memory broker (demo and tests).',
+    )
+    client_id: str = Field("babelwatch", description="Name of this client in the broker's logs and quotas.")
+    group_prefix: str = Field(
+        "babelwatch", description="Consumer groups are named <prefix>.classify, .detect, .notify.<sink>."
+    )
+    instance_id: str = Field(
+        "",
+        description="Static group membership: a stable name per replica (the pod's name) avoids a rebalance at restart.",
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="As the broker's listener has it."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN", description="With SASL only.")
+    username: str = Field("", description="With SASL only.")
+    password: SecretStr = Field(SecretStr(""), description="With SASL only; better from `password_file`.")
+    password_file: Path | None = Field(None, description="File holding the password (a mounted secret).")
+    ca_file: Path | None = Field(None, description="Certificate authority of the broker; the system's when unset.")
+    cert_file: Path | None = Field(None, description="Client certificate (PEM), for mutual TLS.")
+    key_file: Path | None = Field(None, description="Key of the client certificate (PEM).")
+    transactions: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Exactly once through Kafka transactions. auto: asks the broker at start; off: at least once, with "
+        "deterministic ids.",
+    )
+    commit_interval_s: float = Field(
+        0.5, gt=0, le=60, description="How often outputs and offsets are committed: latency against load on the broker."
+    )
+    session_timeout_s: float = Field(
+        30.0, ge=6, le=300, description="A member silent for so long is dropped from the group."
+    )
+    poll_records: int = Field(2000, ge=1, le=100_000, description="Most records taken from the client at once.")
+    backlog_records: int = Field(
+        8000,
+        ge=10,
+        description="Records held per partition before it is paused; it resumes at half of this. Bounds memory.",
+    )
+    partitions: int = Field(4, ge=1, le=1000, description="Partitions of topics that Babelwatch creates.")
+    replication_factor: int = Field(-1, description="Of topics that Babelwatch creates; -1: the broker's default.")
+
+    @model_validator(mode="after")
+    def _sasl_needs_a_user(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not self.username:
+            raise ValueError("SASL needs kafka.username (and kafka.password or kafka.password_file)")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("kafka.cert_file and kafka.key_file go together")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the bundled broker is wanted."""
+        return self.bootstrap_servers == EMBEDDED
+
+    def secret(self) -> str:
+        """The password, from its file when one is named."""
+        if self.password_file is not None:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        return self.password.get_secret_value()

@@ -1,0 +1,229 @@
+"""One input partition of one role: records in order -> processor -> ledger -> writer, with one commit in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from monitor.broker.client import explain
+from monitor.broker.offsets import Ledger, Work
+from monitor.broker.writer import KafkaError, Output, PartitionLostError, Writer, squash
+
+log = structlog.get_logger("monitor.lane")
+
+MAX_CONCURRENT = 4
+"""Batches of one partition between `start` and done: enough to keep the model fed while one batch is prepared and one
+is written; more would only hold memory."""
+
+REOPEN_FIRST_S, REOPEN_LAST_S = 0.5, 15.0
+
+
+class Processor(Protocol):
+    """What a role does with the records of one partition; made anew when the partition is (re)opened."""
+
+    async def restore(self) -> int | None:
+        """Bring back the state; returns the offset to go on from, or None for the group's committed one."""
+
+    async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
+        """Take records; called in order, one call at a time. The awaitable gives the outputs when they are ready."""
+
+
+class Lane:
+    """The life of one assigned partition: open, run, drain, close; re-opened from committed state when a write fails.
+
+    Args:
+        partition: The input partition.
+        new_processor: Makes a processor with no state.
+        new_writer: Makes a writer; starting it fences older ones.
+        committed: Asks the broker for the group's committed offset, None when there is none.
+        opened: Called with the position when the lane can take records from it.
+        commit_interval_s: Least time between commits.
+        on_commit: Called after each commit with the number of outputs and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        *,
+        new_processor: Callable[[], Processor],
+        new_writer: Callable[[], Writer],
+        committed: Callable[[], Awaitable[int | None]],
+        opened: Callable[[TopicPartition, int | None], Awaitable[None]],
+        commit_interval_s: float,
+        on_commit: Callable[[int, float], None],
+    ) -> None:
+        self.partition = partition
+        self.ready = False
+        self.lost = False
+        self._new_processor = new_processor
+        self._new_writer = new_writer
+        self._committed = committed
+        self._opened = opened
+        self._commit_interval_s = commit_interval_s
+        self._on_commit = on_commit
+        self._queue: deque[Sequence[ConsumerRecord[bytes, bytes]]] = deque()
+        self._queued = 0
+        self._expected: int | None = None
+        self._ledger: Ledger[Output] = Ledger(0)
+        self._writing = 0
+        self._changed = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._committed_once = asyncio.Event()
+        self._draining = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Records taken from the client and not yet committed."""
+        return self._queued + self._ledger.records + self._writing
+
+    @property
+    def position(self) -> int | None:
+        """The next offset to take, None before the lane is open."""
+        return self._expected
+
+    def open(self) -> None:
+        """Begin: restore, then take records, until `close`."""
+        self._task = asyncio.create_task(self._live(), name=f"lane {self.partition.topic}-{self.partition.partition}")
+
+    def offer(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        """Take the client's next records; what was taken before (a seek raced a fetch) is left out."""
+        if not self.ready or self._expected is None:
+            return
+        if records[0].offset < self._expected:
+            records = [record for record in records if record.offset >= self._expected]
+        if records:
+            self._expected = records[-1].offset + 1
+            self._queue.append(records)
+            self._queued += len(records)
+            self._changed.set()
+
+    async def drain(self, deadline: float) -> bool:
+        """Finish and commit what was taken; True when nothing is left at `deadline` (`time.monotonic`)."""
+        self._draining = True
+        self._changed.set()
+        self._finished.set()
+        while self.ready and self.backlog and time.monotonic() < deadline:
+            self._committed_once.clear()
+            try:
+                await asyncio.wait_for(self._committed_once.wait(), max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                break
+        self._draining = False
+        return not self.backlog
+
+    async def close(self) -> None:
+        """Stop at once; what is not committed is read again by the next owner."""
+        self.ready = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _live(self) -> None:
+        """Open and run, again and again: a failed write means that only the committed state can be trusted."""
+        wait_s = REOPEN_FIRST_S
+        while True:
+            started = time.monotonic()
+            writer = self._new_writer()
+            try:
+                await writer.start()
+                await self._run(writer)
+            except Exception as error:
+                self._report(_first(error), wait_s)
+            finally:
+                self.ready = False
+                self._queue.clear()
+                self._queued = self._writing = 0
+                self._ledger = Ledger(0)
+                self._committed_once.set()
+                await _quietly(writer.stop())
+            if self.lost:
+                return
+            wait_s = REOPEN_FIRST_S if time.monotonic() - started > REOPEN_LAST_S else min(wait_s * 2, REOPEN_LAST_S)
+            await asyncio.sleep(wait_s)
+
+    def _report(self, error: BaseException, wait_s: float) -> None:
+        where = {"topic": self.partition.topic, "partition": self.partition.partition}
+        if isinstance(error, PartitionLostError):
+            self.lost = True
+            log.warning("partition.lost", **where)
+        elif isinstance(error, KafkaError | OSError | TimeoutError):
+            log.warning("partition.reopening", **where, reason=explain(error), retry_in_s=wait_s)
+        else:
+            log.error("partition.failed", **where, retry_in_s=wait_s, exc_info=error)
+
+    async def _run(self, writer: Writer) -> None:
+        processor = self._new_processor()
+        position = await processor.restore()
+        if position is None:
+            position = await self._committed()
+        self._ledger = Ledger(position or 0)
+        self._expected = position or 0
+        self.ready = True
+        await self._opened(self.partition, position)
+        # A group, so that the first failure ends the others and the lane is opened anew.
+        async with asyncio.TaskGroup() as group:
+            slots = asyncio.Semaphore(MAX_CONCURRENT)
+            group.create_task(self._process(processor, group, slots))
+            group.create_task(self._commit(writer))
+
+    async def _process(self, processor: Processor, group: asyncio.TaskGroup, slots: asyncio.Semaphore) -> None:
+        while True:
+            while not self._queue:
+                self._changed.clear()
+                await self._changed.wait()
+            await slots.acquire()
+            records = self._queue.popleft()
+            work = self._ledger.begin(records[-1].offset + 1, len(records))
+            self._queued -= len(records)
+            result = await processor.start(records)
+            group.create_task(self._finish(work, result, slots))
+
+    async def _finish(self, work: Work[Output], result: Awaitable[list[Output]], slots: asyncio.Semaphore) -> None:
+        try:
+            self._ledger.finish(work, await result)
+        finally:
+            slots.release()
+        self._finished.set()
+
+    async def _commit(self, writer: Writer) -> None:
+        last = 0.0
+        while True:
+            while not self._ledger.ready:
+                self._finished.clear()
+                await self._finished.wait()
+            wait_s = last + self._commit_interval_s - time.monotonic()
+            if wait_s > 0 and not self._draining:
+                # Wakes early for a drain only; what finishes meanwhile joins this commit.
+                await asyncio.sleep(min(wait_s, 0.05))
+                continue
+            last = time.monotonic()
+            before = self._ledger.records
+            outputs, offset = self._ledger.take()
+            self._writing = before - self._ledger.records
+            outputs = squash(outputs)
+            await writer.write(outputs, offset)
+            self._writing = 0
+            self._committed_once.set()
+            self._on_commit(len(outputs), time.monotonic() - last)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first cause within exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _quietly(cleanup: Awaitable[Any]) -> None:
+    """A clean-up that fails has nothing left to save."""
+    try:
+        await cleanup
+    except Exception as error:
+        log.debug("cleanup.failed", reason=str(error))

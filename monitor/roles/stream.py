@@ -1,0 +1,240 @@
+"""A member of a consumer group with one lane per assigned partition: the shell that classify and detect share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from monitor.broker import client
+from monitor.broker.settings import KafkaSettings
+from monitor.broker.writer import PlainWriter, TransactionalWriter, Writer
+from monitor.metrics import Metrics
+from monitor.roles.lane import Lane, Processor
+
+log = structlog.get_logger("monitor.stream")
+
+POLL_S = 0.1
+"""How long one fetch waits for records; also how soon pauses and a stop are noticed."""
+
+REVOKE_DRAIN_S = 5.0
+"""Within a rebalance the whole group waits for us; what is not done by then is read again by the next owner."""
+
+
+class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Consume, transform, produce, commit.
+
+    Args:
+        name: The role's name: classify or detect; part of the group's name.
+        topic: What to consume.
+        new_processor: Makes the processor of one partition.
+        settings: The connection.
+        transactions: Whether the broker has them.
+        metrics: Where to count.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        *,
+        new_processor: Callable[[TopicPartition], Processor],
+        settings: KafkaSettings,
+        transactions: bool,
+        metrics: Metrics,
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self.group = f"{settings.group_prefix}.{name}"
+        self.beat_at = time.monotonic()
+        self._new_processor = new_processor
+        self._settings = settings
+        self._transactions = transactions
+        self._metrics = metrics
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self._paused: set[TopicPartition] = set()
+        self._assigned_once = False
+
+    @property
+    def ready(self) -> bool:
+        """Assigned (perhaps nothing, when there are more members than partitions), and every lane restored."""
+        return self._assigned_once and all(lane.ready for lane in self._lanes.values())
+
+    def lags(self) -> Iterable[tuple[int, int]]:
+        """(partition, records behind) of each assigned partition, as of the last fetch."""
+        for partition, lane in self._lanes.items():
+            end = self._consumer.highwater(partition) if self._consumer else None
+            if end is not None and lane.position is not None:
+                yield partition.partition, max(0, end - lane.position + lane.backlog)
+
+    def positions(self) -> dict[int, int]:
+        """Backlog by partition: records taken and not yet committed."""
+        return {partition.partition: lane.backlog for partition, lane in self._lanes.items()}
+
+    async def run(self, stopping: asyncio.Event, *, drain_s: float) -> None:
+        """Work until `stopping` is set, then finish what was taken within `drain_s` seconds and leave the group."""
+        await client.patiently(f"joining {self.group}", self._join, stopping=stopping)
+        try:
+            while not stopping.is_set():
+                await self._poll_once()
+            await self._drain(drain_s)
+        finally:
+            await self._leave()
+
+    async def _join(self) -> None:
+        consumer = client.consumer(self._settings, group=self.group, read_committed=self._transactions)
+        try:
+            if not self._transactions:
+                self._producer = client.producer(self._settings)
+                await self._producer.start()
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            if self._producer is not None:
+                await self._producer.stop()
+            raise
+        self._consumer = consumer
+        consumer.subscribe([self.topic], listener=self)
+
+    async def _poll_once(self) -> None:
+        assert self._consumer is not None
+        try:
+            batches = await self._consumer.getmany(
+                timeout_ms=int(POLL_S * 1000), max_records=self._settings.poll_records
+            )
+        except KafkaError as error:
+            log.warning("fetch.failed", role=self.name, reason=client.explain(error))
+            await asyncio.sleep(1.0)
+            return
+        for partition, records in batches.items():
+            if (lane := self._lanes.get(partition)) is not None:
+                lane.offer(records)
+        await self._reopen_lost()
+        self._balance()
+        self.beat_at = time.monotonic()
+
+    def _balance(self) -> None:
+        """Pause what is full, resume at half: hysteresis, since a pause throws away what was fetched ahead."""
+        assert self._consumer is not None
+        full = self._settings.backlog_records
+        assigned = self._consumer.assignment()
+        for partition, lane in self._lanes.items():
+            if partition not in assigned or not lane.ready:
+                continue
+            if partition in self._paused:
+                if lane.backlog <= full // 2:
+                    self._paused.discard(partition)
+                    self._consumer.resume(partition)
+            elif lane.backlog >= full:
+                self._paused.add(partition)
+                self._consumer.pause(partition)
+                self._metrics.paused.labels(self.name).inc()
+
+    async def _reopen_lost(self) -> None:
+        """A lane that another owner fenced while the group still says it is ours is opened anew."""
+        for partition, lane in list(self._lanes.items()):
+            if lane.lost:
+                await lane.close()
+                self._open(partition)
+
+    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        """Commit what is done; lanes stay as they are, since the same partitions often come back at once."""
+        deadline = time.monotonic() + REVOKE_DRAIN_S
+        await asyncio.gather(*(lane.drain(deadline) for p, lane in self._lanes.items() if p in set(revoked)))
+
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        """Close the lanes that went, keep those that stayed and are up to date, open the new ones."""
+        assert self._consumer is not None
+        self._metrics.rebalances.labels(self.name).inc()
+        gone = [partition for partition in self._lanes if partition not in set(assigned)]
+        await asyncio.gather(*(self._lanes.pop(partition).close() for partition in gone))
+        self._paused &= set(assigned)
+        for partition in assigned:
+            lane = self._lanes.get(partition)
+            if lane is not None and lane.ready and not lane.backlog and await self._still_ours(partition, lane):
+                self._consumer.seek(partition, lane.position)
+                if partition in self._paused:
+                    self._consumer.pause(partition)
+                continue
+            if lane is not None:
+                await lane.close()
+            self._open(partition)
+        self._assigned_once = True
+        log.info("partitions.assigned", role=self.name, partitions=sorted(p.partition for p in assigned))
+
+    async def _still_ours(self, partition: TopicPartition, lane: Lane) -> bool:
+        """Nobody committed past us: then nobody else had the partition meanwhile, and the lane's state is current."""
+        try:
+            return bool(await self._committed(partition) == lane.position)
+        except KafkaError:
+            return False
+
+    def _open(self, partition: TopicPartition) -> None:
+        assert self._consumer is not None
+        # Paused until the lane knows where to go on; getmany keeps being called meanwhile.
+        self._consumer.pause(partition)
+        self._paused.discard(partition)
+        lane = Lane(
+            partition,
+            new_processor=lambda: self._new_processor(partition),
+            new_writer=lambda: self._new_writer(partition),
+            committed=lambda: self._committed(partition),
+            opened=self._opened,
+            commit_interval_s=self._settings.commit_interval_s,
+            on_commit=self._count_commit,
+        )
+        self._lanes[partition] = lane
+        lane.open()
+
+    async def _opened(self, partition: TopicPartition, position: int | None) -> None:
+        assert self._consumer is not None
+        if partition not in self._consumer.assignment():
+            return
+        if position is None:
+            await self._consumer.seek_to_beginning(partition)
+        else:
+            self._consumer.seek(partition, position)
+        self._consumer.resume(partition)
+
+    async def _committed(self, partition: TopicPartition) -> int | None:
+        assert self._consumer is not None
+        offset: int | None = await self._consumer.committed(partition)
+        return offset
+
+    def _new_writer(self, partition: TopicPartition) -> Writer:
+        if self._transactions:
+            identity = f"{self.group}.{partition.topic}.{partition.partition}"
+            return TransactionalWriter(
+                client.producer(self._settings, transactional_id=identity), self.group, partition
+            )
+        assert self._producer is not None
+        return PlainWriter(self._producer, lambda: self._consumer, partition)
+
+    def _count_commit(self, outputs: int, seconds: float) -> None:
+        self._metrics.commits.labels(self.name).inc()
+        self._metrics.commit_seconds.labels(self.name).observe(seconds)
+        self._metrics.outputs.labels(self.name).inc(outputs)
+
+    async def _drain(self, drain_s: float) -> None:
+        assert self._consumer is not None
+        if self._consumer.assignment():
+            self._consumer.pause(*self._consumer.assignment())
+        deadline = time.monotonic() + drain_s
+        done = await asyncio.gather(*(lane.drain(deadline) for lane in self._lanes.values()))
+        left = sum(lane.backlog for lane in self._lanes.values())
+        log.info("role.drained", role=self.name, complete=all(done), left=left)
+
+    async def _leave(self) -> None:
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+        closing: list[Any] = [c.stop() for c in (self._consumer, self._producer) if c is not None]
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                log.debug("cleanup.failed", reason=str(outcome))

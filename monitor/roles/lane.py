@@ -27,6 +27,10 @@ REOPEN_FIRST_S, REOPEN_LAST_S = 0.5, 15.0
 class Processor(Protocol):
     """What a role does with the records of one partition; made anew when the partition is (re)opened."""
 
+    @property
+    def chunk(self) -> int:
+        """Most records that one `start` takes: a unit of work, and of what a crash repeats."""
+
     async def restore(self) -> int | None:
         """Bring back the state; returns the offset to go on from, or None for the group's committed one."""
 
@@ -69,6 +73,7 @@ class Lane:
         self._on_commit = on_commit
         self._queue: deque[Sequence[ConsumerRecord[bytes, bytes]]] = deque()
         self._queued = 0
+        self._chunk = 1
         self._expected: int | None = None
         self._ledger: Ledger[Output] = Ledger(0)
         self._writing = 0
@@ -98,9 +103,10 @@ class Lane:
             return
         if records[0].offset < self._expected:
             records = [record for record in records if record.offset >= self._expected]
+        for place in range(0, len(records), self._chunk):
+            self._queue.append(records[place : place + self._chunk])
         if records:
             self._expected = records[-1].offset + 1
-            self._queue.append(records)
             self._queued += len(records)
             self._changed.set()
 
@@ -160,6 +166,7 @@ class Lane:
 
     async def _run(self, writer: Writer) -> None:
         processor = self._new_processor()
+        self._chunk = processor.chunk
         position = await processor.restore()
         if position is None:
             position = await self._committed()

@@ -1,0 +1,153 @@
+"""detect: opinions of one partition -> buckets, evidence, incidents -> alerts and state, in one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from monitor.broker import client
+from monitor.broker.deadletter import deadletter
+from monitor.broker.settings import KafkaSettings, TopicSettings
+from monitor.broker.writer import Output
+from monitor.detection.detector import Detector
+from monitor.errors import BrokerError
+from monitor.metrics import Metrics
+from monitor.records import Alert, Opinion, Origin, Watermark, cloud_event, decode_opinion_message, encode
+
+log = structlog.get_logger("monitor.detect")
+
+CHUNK = 1000
+"""Opinions per unit of work: some milliseconds of numpy, and one set of state rows."""
+
+POSITION_KEY = b"position"
+"""The state record that says which offset of the opinions the rest of the state stands at."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where the state of a partition stands: everything before `offset` is in it."""
+
+    offset: int
+
+
+class DetectProcessor:
+    """The detect role's work on one opinions partition.
+
+    Args:
+        partition: Of the opinions topic; its state lies in the same partition of the state topic.
+        new_detector: Makes a detector, given the state rows to bring back.
+        on_advance: Told of the detector and its new alerts after each unit of work (the status page, metrics).
+    """
+
+    chunk = CHUNK
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        *,
+        kafka: KafkaSettings,
+        topics: TopicSettings,
+        transactions: bool,
+        metrics: Metrics,
+        new_detector: Callable[[dict[bytes, bytes]], Detector],
+        on_advance: Callable[[TopicPartition, Detector, Sequence[Alert]], None],
+    ) -> None:
+        self._partition = partition
+        self._kafka = kafka
+        self._topics = topics
+        self._transactions = transactions
+        self._metrics = metrics
+        self._new_detector = new_detector
+        self._on_advance = on_advance
+        self._detector: Detector | None = None
+
+    async def restore(self) -> int | None:
+        """Read the partition's state rows and rebuild the detector; its position comes with them."""
+        started = time.monotonic()
+        rows = await self._read_state()
+        position = rows.pop(POSITION_KEY, None)
+        self._detector = await asyncio.to_thread(self._new_detector, rows)
+        seconds = time.monotonic() - started
+        self._metrics.restore_seconds.observe(seconds)
+        log.info("state.restored", partition=self._partition.partition, rows=len(rows), seconds=round(seconds, 3))
+        return msgspec.json.decode(position, type=Position).offset if position is not None else None
+
+    async def _read_state(self) -> dict[bytes, bytes]:
+        """The newest committed value of each key of our state partition."""
+        state = TopicPartition(self._topics.state, self._partition.partition)
+        rows: dict[bytes, bytes] = {}
+        reader = client.consumer(self._kafka, group=None, read_committed=self._transactions)
+        await reader.start()
+        try:
+            reader.assign([state])
+            end = (await reader.end_offsets([state]))[state]
+            await reader.seek_to_beginning(state)
+            while await reader.position(state) < end:
+                batches = await reader.getmany(timeout_ms=200, max_records=10_000)
+                for record in batches.get(state, ()):
+                    if record.value is None:
+                        rows.pop(record.key, None)
+                    else:
+                        rows[record.key] = record.value
+                    self._metrics.restored_records.inc()
+        finally:
+            await reader.stop()
+        return rows
+
+    async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
+        """Judge the opinions; the state moves with them, so nothing is left to wait for."""
+        outputs, alerts = await asyncio.to_thread(self._judge, records)
+        assert self._detector is not None
+        self._on_advance(self._partition, self._detector, alerts)
+        done: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
+        done.set_result(outputs)
+        return done
+
+    def _judge(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> tuple[list[Output], list[Alert]]:
+        detector = self._detector
+        assert detector is not None
+        messages: list[Opinion | Watermark] = []
+        outputs: list[Output] = []
+        for record in records:
+            try:
+                messages.append(decode_opinion_message(record.value or b""))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+                outputs.append(
+                    deadletter(self._topics.deadletter, "detect", "not_an_opinion", str(error), origin, record.key, record.value)
+                )
+                self._metrics.dead_letters.labels("detect", "not_an_opinion").inc()
+        before = detector.stats
+        detector.observe(messages)
+        alerts = detector.advance()
+        after = detector.stats
+        self._metrics.late.inc(after.late - before.late)
+        self._metrics.repeated.inc(after.duplicates - before.duplicates)
+        for alert in alerts:
+            outputs.append(Output(self._topics.alerts, alert.incident.encode(), encode(cloud_event(alert))))
+            self._metrics.alerts.labels(alert.entity, alert.state, alert.severity).inc()
+        number = self._partition.partition
+        outputs += [
+            Output(self._topics.state, key, value, partition=number, latest=True) for key, value in detector.take_changes()
+        ]
+        position = msgspec.json.encode(Position(records[-1].offset + 1))
+        outputs.append(Output(self._topics.state, POSITION_KEY, position, partition=number, latest=True))
+        return outputs, alerts
+
+
+def check_partitions(counts: dict[str, int], topics: TopicSettings) -> None:
+    """State lies beside its opinions: the two topics must have the same number of partitions.
+
+    Raises:
+        BrokerError: they have not.
+    """
+    if counts[topics.state] != counts[topics.opinions]:
+        raise BrokerError(
+            f"has {counts[topics.state]} partitions, and {topics.opinions} has {counts[topics.opinions]}",
+            where=topics.state,
+            hint="both need the same number; delete the state topic to have it made anew",
+        )

@@ -1,0 +1,78 @@
+"""The watchlist in force: read at start, re-read on SIGHUP and when the file changes; a broken new file keeps the old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from watchfiles import awatch
+
+from monitor.errors import BabelwatchError
+from monitor.metrics import Metrics
+from monitor.watchlist import Watchlist, load_watchlist
+
+log = structlog.get_logger("monitor.watchlist")
+
+
+class WatchlistKeeper:
+    """Holds the current watchlist and tells its listeners of a new one.
+
+    Args:
+        path: The watchlist file.
+        metrics: Counts reloads.
+
+    Raises:
+        ConfigError: the file cannot be used (at construction only).
+    """
+
+    def __init__(self, path: Path, metrics: Metrics) -> None:
+        self._path = path
+        self._metrics = metrics
+        self._listeners: list[Callable[[Watchlist], None]] = []
+        self.error = ""
+        """Why the newest file is not in force; empty when it is."""
+        self._seen = self._content()
+        self.current = load_watchlist(path)
+        metrics.watchlist_entities.set(len(self.current.entities))
+
+    def listen(self, listener: Callable[[Watchlist], None]) -> None:
+        """Call `listener` with the watchlist in force, now and whenever it changes."""
+        self._listeners.append(listener)
+        listener(self.current)
+
+    def reload(self) -> bool:
+        """Read the file again; True when its content is in force afterwards."""
+        try:
+            fresh = load_watchlist(self._path)
+        except BabelwatchError as error:
+            self.error = str(error)
+            self._metrics.watchlist_reloads.labels("failed").inc()
+            log.error("watchlist.rejected", path=str(self._path), reason=self.error, kept=self.current.version)
+            return False
+        self.error = ""
+        self._metrics.watchlist_reloads.labels("ok").inc()
+        if fresh.version != self.current.version:
+            self.current = fresh
+            self._metrics.watchlist_entities.set(len(fresh.entities))
+            for listener in self._listeners:
+                listener(fresh)
+            log.info("watchlist.loaded", path=str(self._path), entities=len(fresh.entities), version=fresh.version)
+        return True
+
+    async def follow(self, stopping: asyncio.Event) -> None:
+        """Reload whenever the file changes, until `stopping`.
+
+        The folder is watched, not the file: editors and Kubernetes replace a file instead of writing into it.
+        """
+        async for _ in awatch(self._path.resolve().parent, stop_event=stopping, recursive=False, debounce=200):
+            if (content := self._content()) != self._seen:
+                self._seen = content
+                self.reload()
+
+    def _content(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return b""

@@ -42,6 +42,11 @@ class Derived(Collector):
         """
         self._families[name][2].append(samples)
 
+    def families(self) -> Iterator[tuple[str, Metric, tuple[str, ...]]]:
+        """(name, empty family, labels) of what was declared."""
+        for name, (documentation, labels, _) in self._families.items():
+            yield name, GaugeMetricFamily(name, documentation, labels=labels), labels
+
     def collect(self) -> Iterator[Metric]:
         """Called at each scrape, on the HTTP server's thread of control."""
         for name, (documentation, labels, sources) in self._families.items():
@@ -152,6 +157,16 @@ class Metrics:
         ):
             self.derived.declare(f"babelwatch_{name}", documentation, labels)
         registry.register(self.derived)
+        self._own = [m for m in vars(self).values() if isinstance(m, Counter | Histogram | Gauge)]
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
+
+    def families(self) -> Iterator[tuple[str, Metric, tuple[str, ...]]]:
+        """(exposed name, family, labels) of everything declared here, for the documentation and its test."""
+        for metric in self._own:
+            family = next(iter(metric.describe()))
+            suffix = "_total" if family.type == "counter" else ""
+            yield family.name + suffix, family, tuple(metric._labelnames)
+        for name, family, labels in self.derived.families():
+            yield name, family, labels

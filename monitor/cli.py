@@ -1,0 +1,247 @@
+"""The commands: parse, call, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from monitor.errors import BabelwatchError
+
+app = typer.Typer(
+    name="babelwatch",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Watch what people feel about what you care about, in every language, and be told when it turns.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
+bundle_app = typer.Typer(no_args_is_help=True, help="Model bundles.")
+deadletter_app = typer.Typer(no_args_is_help=True, help="Records that could not be used.")
+app.add_typer(config_app, name="config")
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(deadletter_app, name="deadletter")
+
+out = Console()
+err = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The TOML file; without it, defaults and environment.", show_default=False),
+]
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """A user's mistake becomes its message and exit code 2."""
+    try:
+        yield
+    except BabelwatchError as error:
+        err.print(f"[bold red]error[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except ModuleNotFoundError as error:
+        err.print(f"[bold red]error[/] {error.name} is not installed (pip install 'babelwatch\\[training]')")
+        raise typer.Exit(2) from None
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    role: Annotated[str, typer.Option(help="all, classify, detect or notify.")] = "all",
+) -> None:
+    """Run the daemon until it is told to stop."""
+    with _told_plainly():
+        from monitor.app import App, Role
+        from monitor.config import load_config
+        from monitor.log import setup
+
+        try:
+            chosen = Role(role)
+        except ValueError:
+            raise BabelwatchError(
+                f"{role!r} is no role", where="--role", hint=f"one of {', '.join(r.value for r in Role)}"
+            ) from None
+        settings = load_config(config)
+        setup(settings.log)
+        raise typer.Exit(asyncio.run(App(settings, chosen).run()))
+
+
+@app.command()
+def demo(
+    stay: Annotated[bool, typer.Option("--stay", help="Keep running afterwards, status page and metrics up.")] = False,
+    seconds: Annotated[float, typer.Option(help="How long the sample day should take to replay.", min=5)] = 60.0,
+    port: Annotated[int, typer.Option(help="Port of the status page; 0 takes a free one.")] = 8088,
+) -> None:
+    """Replay a sample day in many languages through the real model over an embedded broker, and watch."""
+    with _told_plainly():
+        from monitor.demo import run_demo
+
+        raise typer.Exit(asyncio.run(run_demo(out, stay=stay, seconds=seconds, port=port)))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON Lines, plain, .gz or .zst.")],
+    topic: Annotated[str | None, typer.Option(help="Where to; by default the configured documents topic.")] = None,
+    speed: Annotated[float, typer.Option(help="Event time against the clock; 0: as fast as possible.", min=0)] = 0.0,
+    config: ConfigOption = None,
+) -> None:
+    """Send a file of documents into Kafka, at the pace of their own time."""
+    with _told_plainly():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from monitor.config import load_config
+        from monitor.replay import count_lines
+        from monitor.replay import replay as send
+
+        settings = load_config(config)
+        if settings.kafka.embedded:
+            raise BabelwatchError(
+                "no Kafka is named", where="kafka.bootstrap_servers", hint="the embedded broker lives inside `run` only"
+            )
+        total = count_lines(file)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task(str(file.name), total=total)
+            sent = asyncio.run(
+                send(
+                    file,
+                    kafka=settings.kafka,
+                    topic=topic or settings.topics.documents,
+                    documents=settings.documents,
+                    speed=speed,
+                    on_progress=lambda done, _: progress.update(task, completed=done),
+                )
+            )
+        out.print(f"{sent} records sent to {topic or settings.topics.documents}")
+
+
+@app.command()
+def classify(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines of standard input.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Tell the language, sentiment and topic of texts."""
+    with _told_plainly():
+        from monitor.oneshot import classify_texts, print_table
+
+        lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        results = classify_texts(lines, bundle)
+        if as_json:
+            import msgspec
+
+            for result in results:
+                sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        else:
+            print_table(out, results)
+
+
+@app.command()
+def validate(config: Annotated[Path, typer.Argument(help="The configuration file.")]) -> None:
+    """Check a configuration with its watchlist and bundle; tells all errors at once."""
+    with _told_plainly():
+        from monitor.config import load_config
+        from monitor.inference.bundle import Bundle
+        from monitor.watchlist import load_watchlist
+
+        settings = load_config(config)
+        problems = []
+        for check in (lambda: load_watchlist(settings.watchlist), lambda: Bundle.load(settings.bundle)):
+            try:
+                check()
+            except BabelwatchError as error:
+                problems.append(str(error))
+        if problems:
+            raise BabelwatchError("\n".join(problems))
+        out.print(f"[green]{config} is good[/]", highlight=False)
+
+
+@config_app.command("example")
+def config_example() -> None:
+    """Print every option with its default and meaning, as a valid TOML file."""
+    from monitor.config import example
+
+    sys.stdout.write(example())
+
+
+@app.command()
+def schema(
+    name: Annotated[str | None, typer.Argument(help="document, opinion, alert, deadletter ...; all when left out.")] = None,
+) -> None:
+    """Print the JSON Schema of the records on the topics."""
+    with _told_plainly():
+        import json
+
+        from monitor.schemas import schemas
+
+        known = schemas()
+        if name is not None and name not in known:
+            raise BabelwatchError(f"no record is called {name!r}", hint=f"one of {', '.join(known)}")
+        chosen: Any = known if name is None else known[name]
+        sys.stdout.write(json.dumps(chosen, indent=2) + "\n")
+
+
+@bundle_app.command("inspect")
+def bundle_inspect(path: Annotated[Path, typer.Argument(help="The bundle's folder.")]) -> None:
+    """Show what is in a bundle: heads, languages, quality, provenance."""
+    with _told_plainly():
+        from monitor.inference.bundle import read_manifest
+        from monitor.oneshot import print_manifest
+
+        print_manifest(out, read_manifest(path))
+
+
+@bundle_app.command("verify")
+def bundle_verify(path: Annotated[Path, typer.Argument(help="The bundle's folder.")]) -> None:
+    """Check every file of a bundle against its manifest."""
+    with _told_plainly():
+        from monitor.inference.bundle import Bundle
+
+        bundle = Bundle.load(path)
+        out.print(f"[green]{path} is whole[/]: version {bundle.version}, {len(bundle.manifest.files)} files", highlight=False)
+
+
+@deadletter_app.command("replay")
+def deadletter_replay(
+    reason: Annotated[list[str] | None, typer.Option(help="Only letters with these reasons.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Send dead-lettered documents back to the documents topic, once what was wrong is mended."""
+    with _told_plainly():
+        from monitor.config import load_config
+        from monitor.deadletters import replay_deadletters
+
+        counts = asyncio.run(replay_deadletters(load_config(config), set(reason or ()), dry_run=dry_run))
+        for name, count in sorted(counts.items()):
+            out.print(f"{count:8d}  {name}", highlight=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(package_version("babelwatch"), highlight=False)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Smaller numbers: int8 matrix products with a scale per row and per channel, 4-bit embeddings, fp16 with fp32 islands.
+
+Activations get one scale per token (row), computed in the graph. A scale per tensor would make the class of a text depend
+on the texts beside it, and one outlier would coarsen every token (Dettmers et al. 2022, "LLM.int8()", section 2.1); with
+a scale per row both are impossible, and there is nothing to calibrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from export.optimise import initializers, replace_initializers
+
+EMBEDDING_BLOCK = 32
+"""Weights that share a scale in a 4-bit embedding: the block of Q4_0, so a base that was stored as Q4_0 stays exact."""
+
+_CONTRIB = "com.microsoft"
+_MIN_EMBEDDING_ROWS = 1000
+"""A Gather from fewer rows is a position or type table: not worth four bits."""
+_CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8)
+"""Tried for each 4-bit block: cutting its largest weight can lower the error of the other 31."""
+_TINY = np.float32(1e-6)
+"""Added to a row's scale so that a row of zeros divides by something."""
+
+
+def int8_matmuls(model: onnx.ModelProto, keep: Container[str] = ()) -> list[str]:
+    """Make the products with constant matrices int8, in place.
+
+    Weights are symmetric int8 with a scale per output channel; activations symmetric, 8 bits, with a scale per row.
+
+    Args:
+        model: A fused fp32 graph.
+        keep: Names of nodes that stay fp32.
+
+    Returns:
+        The names of the nodes that were made int8.
+    """
+    constants = initializers(model)
+    rows: dict[str, tuple[str, str]] = {}
+    nodes: list[onnx.NodeProto] = []
+    drop: set[str] = set()
+    add = [
+        numpy_helper.from_array(np.float32(1 / 127), "int8_step"),
+        numpy_helper.from_array(_TINY, "int8_tiny"),
+        numpy_helper.from_array(np.float32(1), "int8_one"),
+        numpy_helper.from_array(np.uint8(128), "int8_middle"),
+    ]
+    done = []
+    for node in model.graph.node:
+        weight = constants.get(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is None or len(weight.dims) != 2 or node.name in keep:
+            nodes.append(node)
+            continue
+        source, name = node.input
+        if source not in rows:
+            rows[source] = (f"{source}_int8", f"{source}_scale")
+            nodes.extend(_quantise_rows(source, *rows[source]))
+        quantised, scale = rows[source]
+        values, scales = quantise_channels(numpy_helper.to_array(weight))
+        if name not in drop:
+            drop.add(name)
+            add += [
+                numpy_helper.from_array(values, f"{name}_int8"),
+                numpy_helper.from_array(scales, f"{name}_scale"),
+                numpy_helper.from_array(np.zeros(len(scales), np.int8), f"{name}_zero"),
+            ]
+        product = f"{node.output[0]}_unscaled"
+        nodes += [
+            helper.make_node(
+                "MatMulIntegerToFloat",
+                [quantised, f"{name}_int8", "int8_one", f"{name}_scale", "int8_middle", f"{name}_zero"],
+                [product],
+                name=f"{node.name}_int8",
+                domain=_CONTRIB,
+            ),
+            helper.make_node("Mul", [product, scale], list(node.output), name=f"{node.name}_rescale"),
+        ]
+        done.append(node.name)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    still_used = {name for node in nodes for name in node.input}
+    replace_initializers(model, drop - still_used, add)
+    return done
+
+
+def _quantise_rows(source: str, quantised: str, scale: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Abs", [source], [f"{source}_abs"], name=f"{source}_abs"),
+        helper.make_node(
+            "ReduceMax", [f"{source}_abs"], [f"{source}_max"], name=f"{source}_max", axes=[-1], keepdims=1
+        ),
+        helper.make_node("Mul", [f"{source}_max", "int8_step"], [f"{source}_step"], name=f"{source}_step"),
+        helper.make_node("Add", [f"{source}_step", "int8_tiny"], [scale], name=scale),
+        helper.make_node("Div", [source, scale], [f"{source}_unit"], name=f"{source}_unit"),
+        # Rounds to the nearest even, shifts by 128 and saturates in one pass.
+        helper.make_node("QuantizeLinear", [f"{source}_unit", "int8_one", "int8_middle"], [quantised], name=quantised),
+    ]
+
+
+def quantise_channels(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 with a scale per output channel.
+
+    Args:
+        weights: *Shape:* ``[inputs, outputs]``.
+
+    Returns:
+        Values in -127..127, ``[inputs, outputs]``, and scales ``[outputs]``: ``weights ~ values * scales``.
+    """
+    scales = np.abs(weights).max(axis=0) / np.float32(127)
+    scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
+    return np.clip(np.rint(weights / scales), -127, 127).astype(np.int8), scales
+
+
+def int4_embeddings(model: onnx.ModelProto) -> None:
+    """Store the large embedding tables as 4-bit blocks, in place; each lookup gives fp32 again."""
+    constants = initializers(model)
+    nodes: list[onnx.NodeProto] = []
+    drop: set[str] = set()
+    add: list[onnx.TensorProto] = []
+    for node in model.graph.node:
+        table = constants.get(node.input[0]) if node.op_type == "Gather" else None
+        if table is None or not _is_embedding(table):
+            nodes.append(node)
+            continue
+        name = node.input[0]
+        values, scales = quantise_blocks(numpy_helper.to_array(table))
+        packed = helper.make_tensor(
+            f"{name}_int4", TensorProto.INT4, values.shape, pack_int4(values).tobytes(), raw=True
+        )
+        drop.add(name)
+        add += [packed, numpy_helper.from_array(scales, f"{name}_scale")]
+        nodes += [
+            helper.make_node(
+                "GatherBlockQuantized",
+                [f"{name}_int4", node.input[1], f"{name}_scale"],
+                [f"{node.output[0]}_half"],
+                name=f"{node.name}_int4",
+                domain=_CONTRIB,
+                block_size=EMBEDDING_BLOCK,
+                gather_axis=0,
+                quantize_axis=1,
+            ),
+            helper.make_node(
+                "Cast", [f"{node.output[0]}_half"], list(node.output), name=f"{node.name}_cast", to=TensorProto.FLOAT
+            ),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    replace_initializers(model, drop, add)
+
+
+def _is_embedding(table: onnx.TensorProto) -> bool:
+    return len(table.dims) == 2 and table.dims[0] >= _MIN_EMBEDDING_ROWS and table.dims[1] % EMBEDDING_BLOCK == 0
+
+
+def quantise_blocks(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Symmetric 4 bits with a scale per block of `EMBEDDING_BLOCK` weights.
+
+    Each block takes the scale with the least squared error among: the weight of largest magnitude at -8 (which is how
+    Q4_0 is made, so weights on that grid come back exactly), and cuts of it by `_CLIP_RATIOS`.
+
+    Args:
+        weights: *Shape:* ``[rows, width]``, the width a multiple of the block.
+
+    Returns:
+        Values in -8..7, ``[rows, width]``, and scales ``[rows, width / block]``.
+    """
+    rows, width = weights.shape
+    blocks = weights.reshape(-1, EMBEDDING_BLOCK).astype(np.float32)
+    peak = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)[:, 0]
+    best_error = np.full(len(blocks), np.inf)
+    best_values = np.zeros(blocks.shape, np.int8)
+    best_scales = np.ones(len(blocks), np.float16)
+    for ratio in _CLIP_RATIOS:
+        scales = (peak * np.float32(ratio) / np.float32(-8)).astype(np.float16)
+        steps = np.where(scales == 0, np.float16(1), scales).astype(np.float32)[:, None]
+        values = np.clip(np.rint(blocks / steps), -8, 7)
+        error = np.square(values * steps - blocks).sum(axis=1)
+        better = error < best_error
+        best_error[better] = error[better]
+        best_values[better] = values[better].astype(np.int8)
+        best_scales[better] = scales[better]
+    return best_values.reshape(rows, width), best_scales.reshape(rows, width // EMBEDDING_BLOCK)
+
+
+def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Two values of -8..7 in a byte, the first in the low half, as ONNX stores INT4."""
+    nibbles = values.reshape(-1).astype(np.uint8) & 0xF
+    return cast(NDArray[np.uint8], nibbles[0::2] | (nibbles[1::2] << 4))
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Half precision for CUDA, with inputs and outputs as they are.
+
+    Layer normalisation, softmax and pooling stay fp32: their sums overflow in fp16 when a residual is large. Attention
+    runs fused, and its kernels accumulate in fp32.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    blocked = ["LayerNormalization", "SkipLayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "Div", "Gemm"]
+    converted: Any = convert_float_to_float16(
+        model, keep_io_types=True, op_block_list=blocked, min_positive_val=1e-7, max_finite_val=1e4
+    )
+    return cast(onnx.ModelProto, converted)

@@ -1,0 +1,234 @@
+"""Cut a multilingual vocabulary to what its languages use: tokenizer and embedding together.
+
+A Unigram tokenizer picks the segmentation with the best sum of piece scores. Taking pieces away changes nothing for a text
+whose best segmentation uses kept pieces only, and every other text is spelt with shorter kept pieces; since single
+characters stay, nothing new becomes unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from export.checkpoint import ExportError
+from export.corpus import UNSPACED
+
+WORD_START = "▁"
+GENERAL = "*"
+"""The name under which the vocabulary's own scores take part in the choice, for languages without a corpus."""
+
+_CASED_SHARE = 0.15
+"""Weight of a word's capitalised form beside the listed one: word lists are folded to lower case, posts are not."""
+_RUN_WORDS = 40
+"""Words of an unspaced language joined into one run, so that pieces within a sentence are counted, not only at its start."""
+_MAX_LISTED_WORDS = 30_000
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the cut costs one language."""
+
+    lines: int
+    unknown_rate: float
+    """Unknown tokens among the tokens, 0 to 1, after the cut."""
+    unknown_rate_before: float
+    tokens_per_word: float
+    tokens_per_word_before: float
+    """Words are runs between spaces; for an unspaced language, characters."""
+    unchanged: float
+    """Share of the lines whose tokens are the same pieces as before."""
+
+
+def vocabulary(tokenizer: Tokenizer) -> list[tuple[str, float]]:
+    """The pieces of a Unigram tokenizer with their log probabilities, by id.
+
+    Raises:
+        ExportError: The tokenizer is of another kind, which cannot be cut this way.
+    """
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("type") != "Unigram":
+        raise ExportError(f"a {model.get('type')} vocabulary cannot be trimmed", hint="export with --keep-vocabulary")
+    return [(piece, float(score)) for piece, score in model["vocab"]]
+
+
+def count_pieces(tokenizer: Tokenizer, texts: Iterable[tuple[str, float]], pieces: int) -> NDArray[np.float64]:
+    """How often each piece is used.
+
+    Args:
+        tokenizer: The whole one.
+        texts: With a weight each.
+        pieces: Size of the vocabulary.
+
+    Returns:
+        Weighted counts; *Shape:* ``[pieces]``.
+    """
+    counts = np.zeros(pieces)
+    batch: list[tuple[str, float]] = []
+
+    def flush() -> None:
+        encodings = tokenizer.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
+        for encoding, (_, weight) in zip(encodings, batch, strict=True):
+            np.add.at(counts, np.asarray(encoding.ids, dtype=np.int64), weight)
+        batch.clear()
+
+    for item in texts:
+        batch.append(item)
+        if len(batch) == _BATCH:
+            flush()
+    flush()
+    return counts
+
+
+def language_counts(
+    tokenizer: Tokenizer,
+    texts: Mapping[str, Sequence[str]],
+    words: Mapping[str, Sequence[tuple[str, float]]],
+) -> dict[str, NDArray[np.float64]]:
+    """Piece frequencies per language, from running text and word lists, each kind of source weighing the same.
+
+    Returns:
+        By language, shares that sum to 1; *Shape:* ``[pieces]``.
+    """
+    pieces = len(vocabulary(tokenizer))
+    counts = {}
+    for lang in sorted(set(texts) | set(words)):
+        sources = []
+        if lang in texts:
+            sources.append(count_pieces(tokenizer, ((text, 1.0) for text in texts[lang]), pieces))
+        if lang in words:
+            listed = words[lang][:_MAX_LISTED_WORDS]
+            sources.append(count_pieces(tokenizer, _word_texts(listed, unspaced=lang in UNSPACED), pieces))
+        shares = [source / source.sum() for source in sources if source.sum() > 0]
+        if shares:
+            counts[lang] = np.mean(shares, axis=0)
+    return counts
+
+
+def _word_texts(words: Sequence[tuple[str, float]], *, unspaced: bool) -> Iterable[tuple[str, float]]:
+    if unspaced:
+        for start in range(0, len(words), _RUN_WORDS):
+            run = words[start : start + _RUN_WORDS]
+            yield "".join(word for word, _ in run), sum(weight for _, weight in run) / len(run)
+        return
+    for word, weight in words:
+        yield word, weight
+        if word[:1].islower():
+            yield word.capitalize(), weight * _CASED_SHARE
+
+
+def select(
+    vocab: Sequence[tuple[str, float]],
+    special: Iterable[int],
+    counts: Mapping[str, NDArray[np.float64]],
+    size: int,
+) -> NDArray[np.int64]:
+    """Choose the pieces to keep: all languages get the same coverage, as high as the size allows.
+
+    Kept in any case are the special pieces and the single characters. The rest is the union, over the languages, of each
+    language's most frequent pieces up to a coverage that is the same for all. The vocabulary's own scores take part as
+    one more language, `GENERAL`, so that languages without a corpus here keep their most common pieces.
+
+    Args:
+        vocab: Pieces with log probabilities, by id.
+        special: Ids that stay.
+        counts: Per language, shares that sum to 1; *Shape:* ``[pieces]``.
+        size: Pieces to keep at most; at least the ones that stay in any case.
+
+    Returns:
+        Ids that are kept, ascending; *Shape:* ``[kept]``, ``kept <= size``.
+    """
+    forced = np.zeros(len(vocab), dtype=bool)
+    forced[list(special)] = True
+    forced[[i for i, (piece, _) in enumerate(vocab) if len(piece.removeprefix(WORD_START)) <= 1]] = True
+    if forced.sum() > size:
+        raise ExportError(f"{size} pieces are fewer than the {int(forced.sum())} special ones and single characters")
+    general = np.exp([score for _, score in vocab])
+    general[forced] = 0
+    ranks = [_needed_coverage(shares) for shares in (*counts.values(), general / max(general.sum(), 1e-300))]
+    # The lowest coverage at which a piece is wanted by any language: keeping the lowest ones first is the same as
+    # raising one coverage for all languages until the size is reached.
+    wanted_at = np.min(ranks, axis=0) if ranks else np.full(len(vocab), np.inf)
+    wanted_at[forced] = -1.0
+    order = np.argsort(wanted_at, kind="stable")[:size]
+    return np.sort(order[np.isfinite(wanted_at[order])]).astype(np.int64)
+
+
+def _needed_coverage(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each piece, the coverage that its language already has from more frequent pieces; infinite for unused ones."""
+    order = np.argsort(-shares, kind="stable")
+    ordered = shares[order]
+    before = np.concatenate([[0.0], np.cumsum(ordered)[:-1]])
+    needed = np.empty_like(shares)
+    needed[order] = np.where(ordered > 0, before, np.inf)
+    return needed
+
+
+def trim_tokenizer(tokenizer: Tokenizer, kept: NDArray[np.int64], max_length: int) -> str:
+    """The tokenizer with only these pieces, their ids the positions in `kept`, texts cut at a length.
+
+    Args:
+        tokenizer: The whole one.
+        kept: Old ids, ascending.
+        max_length: Tokens per text, special ones included.
+
+    Returns:
+        The content of a ``tokenizer.json``.
+    """
+    data = json.loads(tokenizer.to_str())
+    new = {int(old): position for position, old in enumerate(kept)}
+    model = data["model"]
+    model["vocab"] = [model["vocab"][old] for old in kept]
+    model["unk_id"] = new[model["unk_id"]]
+    data["added_tokens"] = [token | {"id": new[token["id"]]} for token in data["added_tokens"] if token["id"] in new]
+    _renumber_template(data.get("post_processor"), new)
+    data["padding"] = None
+    data["truncation"] = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _renumber_template(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
+    if processor is None:
+        return
+    if processor["type"] == "Sequence":
+        for part in processor["processors"]:
+            _renumber_template(part, new)
+    elif processor["type"] == "TemplateProcessing":
+        for token in processor["special_tokens"].values():
+            token["ids"] = [new[i] for i in token["ids"]]
+    elif processor["type"] in ("RobertaProcessing", "BertProcessing"):
+        for key in ("sep", "cls"):
+            processor[key] = [processor[key][0], new[processor[key][1]]]
+
+
+def special_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the added tokens that the vocabulary holds, and of the unknown piece."""
+    data = json.loads(tokenizer.to_str())
+    pieces = len(data["model"]["vocab"])
+    ids = {token["id"] for token in data["added_tokens"]} | {data["model"]["unk_id"]}
+    return sorted(i for i in ids if i is not None and i < pieces)
+
+
+def coverage(whole: Tokenizer, cut: Tokenizer, kept: NDArray[np.int64], texts: Sequence[str], lang: str) -> Coverage:
+    """Measure the cut on texts of one language."""
+    before = whole.encode_batch_fast(list(texts), add_special_tokens=False)
+    after = cut.encode_batch_fast(list(texts), add_special_tokens=False)
+    unknown_before, unknown_after = whole.token_to_id("<unk>"), cut.token_to_id("<unk>")
+    old = [encoding.ids for encoding in before]
+    new = [[int(kept[i]) for i in encoding.ids] for encoding in after]
+    words = sum(len(text.replace(" ", "")) if lang in UNSPACED else len(text.split()) for text in texts)
+    tokens_before, tokens_after = sum(map(len, old)), sum(map(len, new))
+    return Coverage(
+        lines=len(texts),
+        unknown_rate=sum(e.ids.count(unknown_after) for e in after) / max(tokens_after, 1),
+        unknown_rate_before=sum(e.ids.count(unknown_before) for e in before) / max(tokens_before, 1),
+        tokens_per_word=tokens_after / max(words, 1),
+        tokens_per_word_before=tokens_before / max(words, 1),
+        unchanged=sum(a == b for a, b in zip(old, new, strict=True)) / max(len(texts), 1),
+    )

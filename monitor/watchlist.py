@@ -1,0 +1,121 @@
+"""The watchlist file: which entities are watched, under which names, and who cares; read and checked in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from monitor.errors import ConfigError
+from monitor.settings import Settings
+
+MIN_ALIAS_CHARS = 2
+"""A single letter names everything; a single Han character is half of most words."""
+
+EntityId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=MIN_ALIAS_CHARS, max_length=200)]
+
+
+class Entity(Settings):
+    """Something that is watched: a brand, a company, a person in office, a product."""
+
+    id: EntityId = Field(description="Stable name in opinions, alerts and metrics: a-z, 0-9 and -.")
+    name: str = Field(min_length=1, max_length=200, description="Name for people.")
+    aliases: Mapping[str, tuple[Phrase, ...]] = Field(
+        description='Names by language ("*" for any). The language documents the alias; every alias counts in every text, '
+        "since the language of a short text is the first thing to be wrong.",
+    )
+    exclude: tuple[Phrase, ...] = Field((), description="Phrases that hold an alias and mean something else.")
+    context: tuple[Phrase, ...] = Field(
+        (), description="When given, an alias counts only in a text that holds one of these too."
+    )
+    labels: Mapping[LabelName, str] = Field(default_factory=dict, description="Carried on alerts, for routing.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All aliases once."""
+        return tuple(dict.fromkeys(alias for aliases in self.aliases.values() for alias in aliases))
+
+
+class _File(Settings):
+    entity: tuple[Entity, ...] = ()
+
+
+class Watchlist:
+    """The entities by id, and a version that tells one content from another.
+
+    Args:
+        entities: In the order of the file.
+    """
+
+    def __init__(self, entities: tuple[Entity, ...]) -> None:
+        self.entities: dict[str, Entity] = {entity.id: entity for entity in entities}
+        text = "\n".join(entity.model_dump_json() for entity in entities)
+        self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_watchlist(path: Path) -> Watchlist:
+    """Read a watchlist file.
+
+    Raises:
+        ConfigError: with every error in it, its place and a hint, one a line.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such watchlist file", where=str(path), hint="see examples/watchlist.toml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not TOML: {error}", where=str(path), hint="mend the line it names") from None
+    try:
+        file = _File.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, values, error))) from None
+    problems = _inconsistencies(path, file.entity)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Watchlist(file.entity)
+
+
+_HINTS = {
+    "extra_forbidden": "no such key; an entity has id, name, aliases, exclude, context, labels",
+    "missing": "every entity needs id, name and aliases",
+    "string_pattern_mismatch": "ids: a-z, 0-9 and -; label names: letters, digits and _",
+    "string_too_short": f"aliases and phrases have at least {MIN_ALIAS_CHARS} characters",
+}
+
+
+def _explain(path: Path, values: dict[str, Any], error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False):
+        place = list(item["loc"])
+        if len(place) >= 2 and place[0] == "entity" and isinstance(place[1], int):
+            entry = values["entity"][place[1]]
+            name = entry.get("id") if isinstance(entry, dict) else None
+            place[:2] = [f"entity {name or f'number {place[1] + 1}'}"]
+        hint = f" ({_HINTS[item['type']]})" if item["type"] in _HINTS else ""
+        lines.append(f"{path}: {'.'.join(map(str, place))}: {item['msg']}{hint}")
+    return lines
+
+
+def _inconsistencies(path: Path, entities: tuple[Entity, ...]) -> list[str]:
+    problems = []
+    if not entities:
+        problems.append(f"{path}: holds no [[entity]] (nothing would be watched)")
+    seen: set[str] = set()
+    for entity in entities:
+        if entity.id in seen:
+            problems.append(f"{path}: entity {entity.id}: the id is used twice")
+        seen.add(entity.id)
+        if not entity.names:
+            problems.append(f"{path}: entity {entity.id}: has no aliases")
+        for alias in entity.names:
+            if not any(ch.isalnum() or ord(ch) > 0x2000 for ch in alias):
+                problems.append(f"{path}: entity {entity.id}: alias {alias!r} is only punctuation")
+    return problems

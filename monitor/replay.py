@@ -16,7 +16,7 @@ import zstandard
 from monitor.broker import client
 from monitor.broker.settings import KafkaSettings
 from monitor.documents.eventtime import EventClock
-from monitor.documents.parse import DocumentSettings, peek
+from monitor.documents.parse import DocumentSettings, Parser
 from monitor.errors import BabelwatchError
 
 ZSTD_MAGIC, GZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
@@ -60,14 +60,14 @@ def read_lines(path: Path, settings: DocumentSettings) -> Iterator[Line]:
     Raises:
         BabelwatchError: the file cannot be read.
     """
-    clock = EventClock()
+    clock, parser = EventClock(), Parser(settings)
     source = open_lines(path)
     try:
         for raw in iter(source.readline, b""):
             value = raw.rstrip(b"\r\n")
             if not value:
                 continue
-            identity, published_ms = peek(value, settings)
+            identity, published_ms = parser.peek(value)
             due_ms = clock.observe(published_ms) if published_ms is not None else clock.time_ms
             yield Line(None if value == b"null" else value, identity.encode() if identity else None, due_ms)
     except (OSError, EOFError, zstandard.ZstdError) as error:

@@ -3,61 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
+from monitor.detection import baseline, budget, evidence, findings
+from monitor.detection.counts import ROLLUP, SIGNALS, Bools, Floats, Ints, Rows, SeriesKey, SeriesTable
+from monitor.detection.findings import Finding, SeriesView
+from monitor.detection.quantify import Correction, correction
 from monitor.detection.settings import DetectionSettings
 
-Floats = npt.NDArray[np.float64]
-SeriesKey = tuple[str, str]
-ROLLUP = "*"
+__all__ = ["ROLLUP", "Finding", "SeriesBank", "SeriesKey", "SeriesView"]
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One series' signal that is, or has just stopped being, in alarm at a closed bucket."""
-
-    entity: str
-    lang: str
-    """The language, or `*` for the rollup over languages."""
-    signal: str
-    bucket_ms: int
-    onset_ms: int
-    active: bool
-    """False exactly once, at the bucket where the alarm ends."""
-    log_evidence: float
-    threshold: float
-    """`log_evidence` at which this signal alarms, from the budget."""
-    observed: float
-    expected: float
-    low: float
-    high: float
-    unit: Literal["share", "documents/h"]
-    documents: int
-    """Since the onset."""
-    negatives: float
-    """Since the onset, corrected for the classifier's known confusion."""
-    effect: float
-    """`observed - expected` for a share (points), `observed / expected` for a volume (factor)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesView:
-    """What a status page shows of one series' signal."""
-
-    entity: str
-    lang: str
-    signal: str
-    bucket_ms: int
-    observed: float
-    expected: float
-    low: float
-    high: float
-    unit: Literal["share", "documents/h"]
-    active: bool
+CHUNK_ROWS = 2048
+"""Rows worked on at once: two megabytes of state, which stays in the processor's cache."""
+DAY_MS = baseline.DAY_MS
+MIN_EVIDENCE = float(np.log(100.0))
+"""A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
+END_EVIDENCE = 3.0
+"""An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
+SILENCE_END_MS = 6 * 3_600_000
+"""A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
+DOUBT = 2.0
+"""Standard errors of the expected share that still count as no change."""
+REPOST_WORTH = 0.25
+"""A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
+NEGATIVE_Z = 3.0
+"""A rise of negative volume is bad news only if its share is up by this many standard errors too; a harmless burst
+carries more negatives just as it carries more of everything."""
+NEGATIVE_BY_NATURE = 0.5
+"""Where most documents are negative as a rule, a burst is bad news without a change of share."""
+ADOPTED_DOCUMENTS = 500.0
+"""What an alarm that became the new normal is worth in the share's baseline: sure, but quick to correct."""
+GRAIN = 2.0**-20
+"""Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
 
 
 class SeriesBank:
@@ -79,18 +59,29 @@ class SeriesBank:
         confusion: Callable[[str], Floats | None] = lambda _lang: None,
     ) -> None:
         self._settings = settings
+        self._length_ms = settings.bucket_s * 1000
+        self._half_life_ms = settings.half_life_days * DAY_MS
         self._confusion = confusion
-        self._rows: dict[SeriesKey, list[float]] = {}
-        self._touched: set[SeriesKey] = set()
+        self._corrections: dict[str, Correction] = {}
+        self._table = SeriesTable()
+        self._touched: list[Ints] = []
+        self._active: set[int] = set()
         self._entities = frozenset(entities)
+        self._parts = budget.signal_parts(settings)
+        self._raised = 0
+        self._spent_days = 0.0
+
+    def __len__(self) -> int:
+        """Number of series, rollups included."""
+        return len(self._table)
 
     def update(
         self, bucket_ms: int, rows: Sequence[SeriesKey], counts: Floats, reposts: npt.NDArray[np.int64]
     ) -> list[Finding]:
         """Take one closed bucket of the series that have documents in it, and let time pass for all others.
 
-        Buckets come in order of time, each once. Rows name real languages only, each series once a bucket: the
-        rollup `*` is made here, so that it can be compared language by language.
+        Buckets come in order of time, each once. Rows name languages, each series once a bucket: the rollup `*` is
+        made here, so that it can be compared language by language. Only counts that have no language are given as `*`.
 
         Args:
             bucket_ms: Start of the bucket, a multiple of the bucket length.
@@ -100,50 +91,41 @@ class SeriesBank:
             reposts: int64 [rows], how many of the row's documents repeat an earlier text.
 
         Returns:
-            The signals in alarm, and those that have just stopped, in a deterministic order.
+            The signals in alarm, and those that have just stopped, ordered by entity, language and signal.
         """
-        findings: list[Finding] = []
-        totals: dict[str, Floats] = {}
-        for (entity, _), count in zip(rows, counts, strict=True):
-            totals[entity] = totals.get(entity, np.zeros(3)) + count
-        items = [*zip(rows, counts, strict=True), *(((e, ROLLUP), c) for e, c in totals.items())]
-        for key, count in items:
-            if key[0] not in self._entities:
-                continue
-            row = self._rows.setdefault(key, [6.0, 24.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-            negatives, total, score, onset, active, window_negatives, window_total = row
-            n, x = float(count.sum()), float(count[0])
-            share = negatives / total
-            gain = x * np.log((share + 0.2) / share) + (n - x) * np.log(max(0.8 - share, 0.01) / (1 - share))
-            if score == 0.0:
-                onset, window_negatives, window_total = float(bucket_ms), 0.0, 0.0
-            score = min(max(0.0, score + float(gain)), 40.0)
-            window_negatives, window_total = window_negatives + x, window_total + n
-            alarmed, was = score > (1.0 if active else 12.0), bool(active)
-            if not alarmed:
-                negatives, total = 0.999 * negatives + x, 0.999 * total + n
-            self._rows[key] = [negatives, total, score, onset, float(alarmed), window_negatives, window_total]
-            self._touched.add(key)
-            if alarmed or was:
-                seen = window_negatives / max(window_total, 1.0)
-                error = 2.0 * np.sqrt(seen * (1 - seen) / max(window_total, 1.0))
-                findings.append(
-                    Finding(
-                        *key, "negative_share", bucket_ms, int(onset), alarmed, score, 12.0, seen, share,
-                        max(seen - error, 0.0), min(seen + error, 1.0), "share", int(window_total), window_negatives,
-                        seen - share,
-                    )
-                )  # fmt: skip
-        return findings
+        counts, reposts = np.asarray(counts, np.float64).reshape(-1, 3), np.asarray(reposts, np.float64)
+        watched = [entity in self._entities for entity, _ in rows]
+        if not all(watched):
+            rows = [key for key, keep in zip(rows, watched, strict=True) if keep]
+            counts, reposts = counts[watched], reposts[watched]
+        slots = self._table.find(rows, bucket_ms=bucket_ms, bucket_length_ms=self._length_ms)
+        silent = np.array(sorted(self._active.difference(slots.tolist())), np.int64)
+        slots = np.concatenate([slots, silent])
+        seen = self._seen(
+            slots,
+            np.concatenate([counts, np.zeros((len(silent), 3))]),
+            np.concatenate([reposts, np.zeros(len(silent))]),
+        )
+        found: list[Finding] = []
+        parents = self._table.rollup[slots]
+        for part in _chunks(np.flatnonzero(parents != slots)):
+            chunk = seen.take(part)
+            found += self._advance(bucket_ms, slots[part], chunk, is_rollup=False)
+            seen.put(part, chunk)
+        rollups, summed = seen.sum_by(parents)
+        for part in _chunks(np.arange(len(rollups))):
+            found += self._advance(bucket_ms, rollups[part], summed.take(part), is_rollup=True)
+        return sorted(found, key=lambda finding: (finding.entity, finding.lang, SIGNALS.index(finding.signal)))
 
     def changed(self) -> dict[SeriesKey, bytes]:
         """The state of each series that was touched since the last call (or since `restore`)."""
-        touched, self._touched = sorted(self._touched), set()
-        return {key: np.asarray(self._rows[key]).tobytes() for key in touched}
+        touched = np.unique(np.concatenate(self._touched)).tolist() if self._touched else []
+        self._touched = []
+        return self._table.pack(slot for slot in touched if slot in self._table.keys)
 
     def dump(self) -> dict[SeriesKey, bytes]:
         """The state of every series."""
-        return {key: np.asarray(row).tobytes() for key, row in sorted(self._rows.items())}
+        return self._table.pack(self._table.sorted_slots())
 
     def restore(self, states: Mapping[SeriesKey, bytes]) -> None:
         """Put back series as `changed` or `dump` gave them; series that are not watched are left out.
@@ -151,13 +133,23 @@ class SeriesBank:
         Raises:
             StateError: A state is damaged or of an unknown version.
         """
-        for key, state in states.items():
-            if key[0] in self._entities:
-                self._rows[key] = np.frombuffer(state).tolist()
+        watched = {key: state for key, state in states.items() if key[0] in self._entities}
+        self._table.unpack(watched)
+        for key in watched:
+            slot = self._table.slot(key)
+            if slot is not None and self._table.rows["alarm"][slot].any():
+                self._active.add(slot)
 
-    def drop(self, entities: Sequence[str]) -> None:
-        """Forget all series of these entities: another partition's owner goes on with them."""
-        self._rows = {key: row for key, row in self._rows.items() if key[0] not in entities}
+    def drop(self, entities: Sequence[str]) -> list[SeriesKey]:
+        """Forget all series of these entities: another partition's owner goes on with them.
+
+        Returns:
+            The series that were forgotten.
+        """
+        chosen = frozenset(entities)
+        gone = sorted(key for key in self._table.keys.values() if key[0] in chosen)
+        self._active.difference_update(self._table.remove(gone))
+        return gone
 
     def set_entities(self, entities: Sequence[str]) -> list[SeriesKey]:
         """Watch these entities from the next bucket on, and share the budget anew.
@@ -166,25 +158,315 @@ class SeriesBank:
             The series that no longer exist, so that their stored state can be deleted.
         """
         self._entities = frozenset(entities)
-        gone = sorted(key for key in self._rows if key[0] not in self._entities)
-        for key in gone:
-            del self._rows[key]
-        return gone
+        return self.drop([entity for entity, _ in self._table.keys.values() if entity not in self._entities])
+
+    def set_confusion(self, confusion: Callable[[str], Floats | None]) -> None:
+        """Use another bundle's confusion from the next bucket on."""
+        self._confusion = confusion
+        self._corrections.clear()
+
+    def budget_use(self) -> budget.BudgetUse:
+        """How much of the false-alarm budget the series here were given, and the alarms they raised."""
+        return budget.BudgetUse(
+            self._settings.false_alarms_per_day, len(self._entities), self._raised, self._spent_days / self._bar_days
+        )
 
     def views(self) -> Iterator[SeriesView]:
-        """What every series' signals are and should be now."""
-        for (entity, lang), row in sorted(self._rows.items()):
-            share = row[0] / row[1]
-            seen = row[5] / row[6] if row[6] else share
-            yield SeriesView(
-                entity,
-                lang,
-                "negative_share",
-                int(row[3]),
-                seen,
-                share,
-                share - 0.1,
-                share + 0.1,
-                "share",
-                bool(row[4]),
+        """What every series' enabled signals were lately, and the band in which they would be normal."""
+        for slot in self._table.sorted_slots():
+            key = self._table.keys[slot]
+            row = self._table.rows[slot : slot + 1].copy()
+            clock = baseline.Clock.at(int(row["at"][0]), self._length_ms, row["at"])
+            correct = self._correction(key[1])
+            prior = correct.observed_share(baseline.entity_share(self._table.rows[self._table.rollup[[slot]]]))
+            volume = baseline.expect_volume(row, clock)
+            share = baseline.expect_share(row, clock, prior, np.array([correct.youden]))
+            yield from findings.views(key, row[0], clock, volume, share, correct, self._settings.signals)
+
+    @property
+    def _bar_days(self) -> float:
+        return budget.bar_days(self._settings, len(self._entities))
+
+    def _correction(self, lang: str) -> Correction:
+        known = self._corrections.get(lang)
+        if known is None:
+            known = self._corrections[lang] = correction(None if lang == ROLLUP else self._confusion(lang))
+        return known
+
+    def _seen(self, slots: Ints, counts: Floats, reposts: Floats) -> _Seen:
+        total = counts.sum(1)
+        codes: dict[str, int] = {}
+        keys = self._table.keys
+        which = [codes.setdefault(keys[slot][1], len(codes)) for slot in slots.tolist()]
+        table = [self._correction(lang) for lang in codes]
+        weights = np.array([item.weights for item in table]).reshape(-1, 3)[which]
+        false_rate = np.array([item.false_rate for item in table], np.float64)[which]
+        youden = np.array([item.youden for item in table], np.float64)[which]
+        worth = 1 - (1 - REPOST_WORTH) * np.minimum(reposts, total) / np.maximum(total, 1e-12)
+        zeros = np.zeros_like(total)
+        return _Seen(
+            total, counts[:, 0].copy(), worth * total, (counts * weights).sum(1), false_rate * total, youden * total,
+            zeros, zeros.copy(), zeros.copy(), np.where(self._table.rollup[slots] == slots, total, 0.0),
+        )  # fmt: skip
+
+    def _advance(self, bucket_ms: int, slots: Ints, seen: _Seen, *, is_rollup: bool) -> list[Finding]:
+        """Predict, weigh, decide, learn: one bucket for up to `CHUNK_ROWS` series of one kind."""
+        rows = self._table.rows[slots]
+        parents = self._table.rows[self._table.rollup[slots]] if not is_rollup else rows
+        clock = baseline.Clock.at(bucket_ms, self._length_ms, rows["at"])
+        volume = baseline.expect_volume(rows, clock)
+        share = self._expect_share(rows, parents, clock, seen, is_rollup)
+        steps, quiet_steps = self._ratios(rows, clock, volume, share, seen)
+        spent = self._spend(rows, parents, clock, is_rollup)
+
+        _extend_windows(rows, volume, share, clock.gap)
+        evidence.accumulate(rows, steps, quiet_steps, clock.gap, spent, spent, bucket_ms)
+        _add_to_windows(rows, volume, share, seen)
+
+        before = rows["alarm"] > 0
+        raised = self._raise(rows, seen, share, bucket_ms)
+        ended = self._end(rows, before, steps, quiet_steps, clock, seen)
+        found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
+        self._learn(rows, parents, clock, volume, share, seen, is_rollup)
+        self._close(slots, rows, before, raised, ended)
+        return found
+
+    def _expect_share(
+        self, rows: Rows, parents: Rows, clock: baseline.Clock, seen: _Seen, is_rollup: bool
+    ) -> baseline.Share:
+        count = np.maximum(seen.documents, 1e-12)
+        youden = np.where(seen.documents > 0, seen.youden / count, 1.0)
+        false_rate = np.where(is_rollup, 0.0, seen.false_rate / count)
+        prior = baseline.entity_share(parents)
+        own = baseline.expect_share(rows, clock, false_rate + (1.0 if is_rollup else youden) * prior, youden)
+        if not is_rollup:
+            seen.expected = seen.documents * own.mean
+            seen.doubt = seen.documents * own.doubt
+            seen.corrected_expected = np.maximum((own.mean - false_rate) / youden, 0.0) * seen.documents
+            return own
+        # What each language should have shown, not the mean over all: a louder language is no change of mood.
+        seen.expected = seen.expected + seen.direct * own.mean
+        seen.doubt = seen.doubt + seen.direct * own.doubt
+        seen.corrected_expected = seen.corrected_expected + seen.direct * own.mean
+        some = seen.documents > 0
+        mean = np.clip(np.where(some, seen.expected / count, own.mean), 0.005, 0.95)
+        return baseline.Share(mean, np.where(some, seen.doubt / count, own.doubt), own.correlation)
+
+    def _ratios(
+        self, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share, seen: _Seen
+    ) -> tuple[Floats, Floats]:
+        """Log-likelihood ratios of this bucket and of each empty one before: float64 [n, signals, effects] twice."""
+        worth = seen.worth / np.maximum(seen.documents, 1e-12)
+        youden = np.where(seen.documents > 0, seen.youden / np.maximum(seen.documents, 1e-12), 1.0)
+        step = self._settings.minimal_effect * youden
+        null = np.clip(share.mean + DOUBT * share.doubt + step / 2, 0.005, 0.97)
+        effects = step[:, None] * evidence.SHARE_STEPS
+        shape = (len(rows), len(SIGNALS), evidence.RATIOS.size)
+        steps, quiet = np.zeros(shape), np.zeros(shape)
+        steps[:, 0] = evidence.share_ratio(seen.negatives, seen.documents, null, effects, share.correlation, worth)
+        # A day must have been seen before "more than usual" means anything.
+        known = clock.bucket_ms - rows["born"] >= DAY_MS
+        negative_doubt = np.hypot(volume.doubt, share.doubt / share.mean)
+        for signal, counts, mean, quiet_mean, doubt in (
+            (1, seen.negatives, volume.mean * share.mean, volume.gap_mean * share.mean, negative_doubt),
+            (2, seen.documents, volume.mean, volume.gap_mean, volume.doubt),
+        ):
+            if not self._parts[signal]:
+                continue
+            steps[:, signal] = known[:, None] * evidence.volume_ratio(
+                counts, mean * (1 + doubt), volume.dispersion, worth
             )
+            quiet[:, signal] = known[:, None] * evidence.volume_ratio(
+                np.zeros_like(counts), quiet_mean * (1 + doubt), volume.dispersion, worth
+            )
+        return steps, quiet
+
+    def _spend(self, rows: Rows, parents: Rows, clock: baseline.Clock, is_rollup: bool) -> Floats:
+        """Budget time that each signal is given for one bucket: float64 [n, signals], in days."""
+        languages = parents["languages"].astype(np.float64)
+        if is_rollup:
+            part = budget.rollup_parts(languages)
+        else:
+            mass = rows["mass"] * 0.5 ** ((clock.bucket_ms - rows["at"]) / self._half_life_ms)
+            entity_mass = parents["mass"] * 0.5 ** ((clock.bucket_ms - parents["at"]) / self._half_life_ms)
+            part = budget.language_parts(mass, entity_mass, np.maximum(languages, 1.0))
+        days: Floats = (self._length_ms / DAY_MS) * part[:, None] * self._parts
+        self._spent_days += float((days.sum(1) * clock.elapsed).sum())
+        young = clock.bucket_ms - rows["born"] < DAY_MS
+        days[young, 1:] = 0.0
+        return days
+
+    def _raise(self, rows: Rows, seen: _Seen, share: baseline.Share, bucket_ms: int) -> Bools:
+        here, signals = np.ogrid[: len(rows), : len(SIGNALS)]
+        best = evidence.best_effect(rows)
+        window = rows["window"][here, signals, best]
+        enough = (
+            (rows["alarm"] == 0)
+            & (self._parts > 0)
+            & (evidence.total_evidence(rows) >= self._bar_days)
+            & (rows["climb"][here, signals, best] >= MIN_EVIDENCE)
+            & (window["documents"] >= self._settings.minimum_documents)
+        )
+        raised = np.zeros_like(enough)
+        chosen = np.flatnonzero(enough.any(1))
+        if len(chosen):
+            raised[chosen] = enough[chosen] & self._matters(window[chosen], share.correlation[chosen])
+            rows["alarm"] = np.where(raised, best + 1, rows["alarm"])
+            rows["raised"] = np.where(raised, bucket_ms, rows["raised"])
+            rows["descent"] = np.where(raised, 0, rows["descent"])
+        return raised
+
+    def _matters(self, window: Rows, correlation: Floats) -> Bools:
+        """Whether each signal's rise is large enough, and bad enough, to wake somebody: bool [n, signals]."""
+        documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
+        effect = (window["corrected"] - window["corrected_expected"]) / documents
+        usual = np.clip(window["negatives_expected_mix"] / documents, 0.005, 0.95)
+        deviation = (window["negatives"] / documents - usual) * np.sqrt(documents / (usual * (1 - usual)))
+        deviation /= np.sqrt(1 + correlation)[:, None]
+        by_nature = window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE
+        worse = (deviation >= NEGATIVE_Z) | (by_nature & (deviation >= -1.0))
+        ratio = self._settings.minimal_ratio
+        return np.stack(
+            [
+                effect[:, 0] >= self._settings.minimal_effect,
+                (window["negatives"][:, 1] >= ratio * window["negatives_expected"][:, 1]) & worse[:, 1],
+                window["documents"][:, 2] >= ratio * window["documents_expected"][:, 2],
+            ],
+            axis=1,
+        )
+
+    def _end(
+        self, rows: Rows, before: Bools, steps: Floats, quiet_steps: Floats, clock: baseline.Clock, seen: _Seen
+    ) -> Bools:
+        ended = np.zeros_like(before)
+        if not before.any():
+            return ended
+        evidence.descend(rows, np.where(before[:, :, None], steps, 0.0), quiet_steps, clock.gap)
+        silent = before[:, 0] & (seen.documents == 0)
+        rows["descent"][silent, 0] += END_EVIDENCE * self._length_ms / SILENCE_END_MS
+        expired = before & (clock.bucket_ms - rows["raised"] >= self._settings.freeze_days * DAY_MS)
+        ended = before & ((rows["descent"] >= END_EVIDENCE) | expired)
+        _adopt(rows, expired.any(1), clock)
+        return ended
+
+    def _describe(
+        self, slots: Ints, rows: Rows, bucket_ms: int, seen: _Seen, share: baseline.Share, volume: baseline.Volume,
+        spent: Floats, ended: Bools,
+    ) -> list[Finding]:  # fmt: skip
+        total = evidence.total_evidence(rows)
+        found = []
+        for position, signal in np.argwhere(rows["alarm"] > 0):
+            mean_documents = seen.documents[position]
+            worth = float(seen.youden[position] / mean_documents) if mean_documents > 0 else 1.0
+            clumps = volume.dispersion[position] * volume.mean[position]
+            inflation = 1 + float(share.correlation[position] * mean_documents if signal == 0 else clumps)
+            unit = max(float(spent[position, signal]), 1e-12)
+            found.append(
+                findings.finding(
+                    self._table.keys[int(slots[position])], rows[position], int(signal), bucket_ms=bucket_ms,
+                    length_ms=self._length_ms, youden=max(worth, 0.05), inflation=inflation,
+                    log_evidence=float(np.log(max(total[position, signal], 1e-300) / unit)),
+                    threshold=float(np.log(self._bar_days / unit)), active=not ended[position, signal],
+                )
+            )  # fmt: skip
+        return found
+
+    def _learn(
+        self, rows: Rows, parents: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
+        seen: _Seen, is_rollup: bool,
+    ) -> None:  # fmt: skip
+        frozen = (rows["alarm"] > 0).any(1) | (parents["alarm"] > 0).any(1)
+        taught = np.where(frozen, 0.0, 1.0)
+        rows["mass"] = rows["mass"] * 0.5 ** (clock.elapsed * self._length_ms / self._half_life_ms) + seen.documents
+        baseline.learn_volume(rows, clock, volume, seen.documents, frozen, self._half_life_ms)
+        true = seen.corrected if is_rollup else seen.negatives
+        baseline.learn_share(rows, clock, share, seen.negatives, true, seen.documents, taught, self._half_life_ms)
+        rows["at"] = np.maximum(rows["at"], clock.bucket_ms)
+
+    def _close(self, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools) -> None:
+        if before.any() or raised.any():
+            evidence.clear(rows, ended)
+            rows["alarm"] = np.where(ended, 0, rows["alarm"])
+            active = (rows["alarm"] > 0).any(1)
+            self._active.update(slots[active].tolist())
+            self._active.difference_update(slots[~active].tolist())
+            self._raised += int(raised.sum())
+        self._table.rows[slots] = rows
+        self._touched.append(slots)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One bucket's counts, float64 [n] each; all sums, so that languages add up to their rollup."""
+
+    documents: Floats
+    negatives: Floats
+    worth: Floats
+    corrected: Floats
+    false_rate: Floats
+    youden: Floats
+    expected: Floats
+    doubt: Floats
+    corrected_expected: Floats
+    direct: Floats
+
+    def take(self, part: Ints) -> _Seen:
+        return _Seen(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def put(self, part: Ints, chunk: _Seen) -> None:
+        for field in fields(self):
+            getattr(self, field.name)[part] = getattr(chunk, field.name)
+
+    def sum_by(self, parents: Ints) -> tuple[Ints, _Seen]:
+        """Sums per entity: the rollups' rows int64 [m] and their counts."""
+        rollups, where = np.unique(parents, return_inverse=True)
+        sums = []
+        for field in fields(self):
+            values = np.round(getattr(self, field.name) / GRAIN) * GRAIN
+            sums.append(np.bincount(where, values, minlength=len(rollups)).astype(np.float64))
+        return rollups, _Seen(*sums)
+
+
+def _chunks(positions: Ints) -> Iterator[Ints]:
+    for start in range(0, len(positions), CHUNK_ROWS):
+        yield positions[start : start + CHUNK_ROWS]
+
+
+def _extend_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, gap: Floats) -> None:
+    """Add what the empty buckets should have shown to the windows."""
+    quiet = np.flatnonzero(gap > 0)
+    if len(quiet):
+        window = rows["window"]
+        documents = (gap * volume.gap_mean)[quiet, None, None]
+        window["documents_expected"][quiet] += documents
+        window["negatives_expected"][quiet] += documents * share.mean[quiet, None, None]
+
+
+def _add_to_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, seen: _Seen) -> None:
+    window = rows["window"]
+    for name, values in (
+        ("documents", seen.documents),
+        ("negatives", seen.negatives),
+        ("corrected", seen.corrected),
+        ("corrected_expected", seen.corrected_expected),
+        ("documents_expected", volume.mean),
+        ("negatives_expected", volume.mean * share.mean),
+        ("negatives_expected_mix", seen.documents * share.mean),
+    ):
+        window[name] += values[:, None, None]
+
+
+def _adopt(rows: Rows, which: Bools, clock: baseline.Clock) -> None:
+    """Take what an alarm showed as the new normal: worth `ADOPTED_DAYS` of volume, and as many documents of share."""
+    for position in np.flatnonzero(which):
+        row = rows[position]
+        signal = int((row["alarm"] > 0).argmax())
+        effect = int(row["alarm"][signal]) - 1
+        window = row["window"][signal, effect]
+        documents = float(window["documents"])
+        buckets = (clock.bucket_ms - int(row["onset"][signal, effect])) / clock.length_ms + 1
+        weight = min(1.0, ADOPTED_DOCUMENTS / max(documents, 1.0))
+        row["share"] = weight * float(window["negatives"]), weight * documents
+        day = DAY_MS / clock.length_ms
+        row["level"] = documents / buckets * day, day
+        rows[position] = row

@@ -1,0 +1,183 @@
+"""The series as one table of fixed-size rows: what is kept of each, which row is whose, and how a row is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.errors import BabelwatchError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.void]
+"""An array of `ROW`."""
+SeriesKey = tuple[str, str]
+"""(entity, language)."""
+
+ROLLUP = "*"
+"""The language of the series over all of an entity's languages."""
+SIGNALS = ("negative_share", "negative_volume", "volume")
+EFFECTS = 4
+"""Sizes of change that evidence is kept for, per signal: a factor of two apart, from the least worth an alarm upwards."""
+
+WINDOW = np.dtype([
+    ("documents", "f4"),
+    ("negatives", "f4"),  # as classified
+    ("corrected", "f4"),  # negatives after the correction for confusion
+    ("corrected_expected", "f4"),
+    ("documents_expected", "f4"),
+    ("negatives_expected", "f4"),  # as classified, from the expected volume
+    ("negatives_expected_mix", "f4"),  # as classified, among the documents that came
+])  # fmt: skip
+"""Sums since a candidate onset."""
+
+NOISE = np.dtype([
+    ("residual", "f8"),  # smoothed observed minus expected
+    ("poisson", "f8"),  # its variance if counts were independent
+    ("clumped", "f8"),  # what each unit of over-dispersion adds to its variance
+    ("excess", "f8"),  # discounted sum of variance beyond independence
+    ("weight", "f8"),  # discounted sum of `clumped`
+])  # fmt: skip
+"""The over-dispersion of a signal at the scale of half an hour, by moments."""
+
+ROW = np.dtype([
+    ("at", "i8"),  # start of the last bucket seen, ms
+    ("born", "i8"),  # start of the first bucket, ms
+    ("languages", "i8"),  # of the entity; kept on its rollup only
+    ("mass", "f8"),  # discounted documents: what the budget is shared by
+    ("level", "f8", 2),  # discounted documents and season-weighted buckets: their ratio is documents per bucket
+    ("share", "f8", 2),  # discounted negatives and documents; corrected on the rollup, as classified elsewhere
+    ("volume_noise", NOISE),
+    ("share_noise", NOISE),
+    ("hour", "f4", (24, 2)),  # volume by hour of the day: seen and expected, in effective documents
+    ("day", "f4", (7, 2)),  # volume by day of the week
+    ("share_hour", "f4", (24, 2)),  # negatives by hour of the day
+    ("evidence", "f8", (len(SIGNALS), EFFECTS)),  # Shiryaev-Roberts sums, in days of budget time
+    ("climb", "f4", (len(SIGNALS), EFFECTS)),  # log-likelihood ratio since the candidate onset
+    ("onset", "i8", (len(SIGNALS), EFFECTS)),  # candidate onsets, ms
+    ("window", WINDOW, (len(SIGNALS), EFFECTS)),
+    ("alarm", "i1", len(SIGNALS)),  # 0, or 1 + the effect the alarm was raised for
+    ("raised", "i8", len(SIGNALS)),  # bucket of the alarm, ms
+    ("descent", "f4", len(SIGNALS)),  # evidence that the alarm is over
+])  # fmt: skip
+"""Everything kept of one series; about a kilobyte, whatever its age and volume."""
+
+STATE_VERSION = 1
+_HEADER = STATE_VERSION.to_bytes(2, "big")
+
+
+class StateError(BabelwatchError):
+    """Stored detector state cannot be read."""
+
+
+class SeriesTable:
+    """Rows by series, grown as series appear; a removed row is reused.
+
+    A language's row knows its entity's rollup, which is made with it.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Rows = np.zeros(1024, ROW)
+        self.rollup: Ints = np.zeros(1024, np.int64)
+        """[capacity] the row of the entity's rollup; a rollup's own row is its own."""
+        self.keys: dict[int, SeriesKey] = {}
+        self._slots: dict[SeriesKey, int] = {}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def find(self, keys: Sequence[SeriesKey], *, bucket_ms: int, bucket_length_ms: int) -> Ints:
+        """Row numbers of these series, int64 [keys]; a series not met before begins with this bucket."""
+        slots = self._slots
+        found = [slots.get(key, -1) for key in keys]
+        for position, key in enumerate(keys):
+            if found[position] < 0:
+                found[position] = self._create(key, bucket_ms, bucket_length_ms)
+        return np.array(found, np.int64)
+
+    def slot(self, key: SeriesKey) -> int | None:
+        """The row number of one series, or None."""
+        return self._slots.get(key)
+
+    def sorted_slots(self) -> list[int]:
+        """Row numbers in the order of their keys: the only order that does not depend on history."""
+        return [self._slots[key] for key in sorted(self._slots)]
+
+    def remove(self, keys: Iterable[SeriesKey]) -> list[int]:
+        """Forget these series; returns the row numbers that became free."""
+        freed = []
+        for key in keys:
+            slot = self._slots.pop(key)
+            del self.keys[slot]
+            self.rows[slot] = np.zeros((), ROW)
+            freed.append(slot)
+        self._free.extend(freed)
+        return freed
+
+    def pack(self, slots: Iterable[int]) -> dict[SeriesKey, bytes]:
+        """The stored form of rows: two bytes of version and the row, little-endian."""
+        return {self.keys[slot]: _HEADER + self.rows[slot].tobytes() for slot in slots}
+
+    def unpack(self, states: Mapping[SeriesKey, bytes]) -> None:
+        """Put stored rows back, over what is there.
+
+        Raises:
+            StateError: A row is damaged or of a version this code does not read.
+        """
+        for (entity, lang), state in sorted(states.items()):
+            where = f"series {entity}/{lang}"
+            if state[:2] != _HEADER:
+                raise StateError(
+                    f"stored state has version {int.from_bytes(state[:2], 'big')}, this version reads {STATE_VERSION}",
+                    where=where,
+                    hint="run the version that wrote it, or delete the state to start the baselines anew",
+                )
+            if len(state) != len(_HEADER) + ROW.itemsize:
+                raise StateError("stored state is damaged", where=where, hint="delete it to start the baseline anew")
+            row = np.frombuffer(state, ROW, offset=len(_HEADER))[0]
+            self.rows[self._place((entity, lang))] = row
+        self._recount({entity for entity, _ in states})
+
+    def _recount(self, entities: set[str]) -> None:
+        languages = dict.fromkeys(entities, 0)
+        for entity, lang in self._slots:
+            if lang != ROLLUP and entity in languages:
+                languages[entity] += 1
+        for entity, count in languages.items():
+            self.rows["languages"][self._slots[entity, ROLLUP]] = count
+
+    def _create(self, key: SeriesKey, bucket_ms: int, bucket_length_ms: int) -> int:
+        entity, lang = key
+        known = self._slots.get(key)
+        if known is not None:
+            return known
+        if lang != ROLLUP:
+            parent = self._create((entity, ROLLUP), bucket_ms, bucket_length_ms)
+            self.rows["languages"][parent] += 1
+        slot = self._place(key)
+        row = np.zeros((), ROW)
+        row["at"], row["born"] = bucket_ms - bucket_length_ms, bucket_ms
+        self.rows[slot] = row
+        return slot
+
+    def _place(self, key: SeriesKey) -> int:
+        slot = self._slots.get(key)
+        if slot is not None:
+            return slot
+        entity, lang = key
+        parent = None if lang == ROLLUP else self._place((entity, ROLLUP))
+        slot = self._free.pop() if self._free else len(self._slots)
+        if slot >= len(self.rows):
+            # np.zeros takes no memory until a row is written, so doubling costs address space only.
+            grown = np.zeros(2 * len(self.rows), ROW)
+            grown[: len(self.rows)] = self.rows
+            self.rows = grown
+            self.rollup = np.concatenate([self.rollup, np.zeros_like(self.rollup)])
+        self._slots[key] = slot
+        self.keys[slot] = key
+        self.rollup[slot] = slot if parent is None else parent
+        return slot

@@ -1,0 +1,137 @@
+"""What the bank says: a signal in alarm with its size and interval, and the expected band of any series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from monitor.detection import baseline
+from monitor.detection.counts import SIGNALS, Rows, SeriesKey
+from monitor.detection.quantify import Correction
+
+Unit = Literal["share", "documents/h"]
+INTERVAL_Z = 1.96
+"""A 95 % interval."""
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One series' signal that is, or has just stopped being, in alarm at a closed bucket."""
+
+    entity: str
+    lang: str
+    """The language, or `*` for the rollup over languages."""
+    signal: str
+    bucket_ms: int
+    onset_ms: int
+    active: bool
+    """False exactly once, at the bucket where the alarm ends."""
+    log_evidence: float
+    threshold: float
+    """`log_evidence` at which this signal alarms, from the budget."""
+    observed: float
+    """Mean since the onset."""
+    expected: float
+    low: float
+    high: float
+    unit: Unit
+    documents: int
+    """Since the onset."""
+    negatives: float
+    """Since the onset, corrected for the classifier's known confusion."""
+    effect: float
+    """`observed - expected` for a share (points), `observed / expected` for a volume (factor)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesView:
+    """What a status page shows of one series' signal: what it was lately, and the band that would be normal."""
+
+    entity: str
+    lang: str
+    signal: str
+    bucket_ms: int
+    observed: float
+    expected: float
+    low: float
+    high: float
+    unit: Unit
+    active: bool
+
+
+def finding(
+    key: SeriesKey, row: Rows, signal: int, *, bucket_ms: int, length_ms: int, youden: float, inflation: float,
+    log_evidence: float, threshold: float, active: bool,
+) -> Finding:  # fmt: skip
+    """Describe one alarm from its series' row.
+
+    Args:
+        key: The series.
+        row: Its row, whose `alarm` for the signal is set.
+        signal: Index into `SIGNALS`.
+        bucket_ms: The bucket of the decision.
+        length_ms: Length of a bucket.
+        youden: What one true point moves the predicted share; widens the interval of a corrected share.
+        inflation: Variance of the window's counts over that of independent documents, at least 1.
+        log_evidence: As reported.
+        threshold: As reported.
+        active: Whether the alarm goes on.
+    """
+    effect_index = int(row["alarm"][signal]) - 1
+    window = row["window"][signal, effect_index]
+    onset_ms = int(row["onset"][signal, effect_index])
+    documents = max(float(window["documents"]), 1e-9)
+    negatives = min(max(float(window["corrected"]), 0.0), documents)
+    if signal == 0:
+        observed, expected = negatives / documents, float(window["corrected_expected"]) / documents
+        seen = float(window["negatives"]) / documents
+        error = INTERVAL_Z * float(np.sqrt(max(seen * (1 - seen), 0.25 / documents) * inflation / documents)) / youden
+        low, high, effect = max(observed - error, 0.0), min(observed + error, 1.0), observed - expected
+    else:
+        name = "negatives" if signal == 1 else "documents"
+        hours = (bucket_ms + length_ms - onset_ms) / HOUR_MS
+        count, mean = float(window[name]), max(float(window[f"{name}_expected"]), 1e-9)
+        observed, expected, effect = count / hours, mean / hours, count / mean
+        spread = float(np.exp(INTERVAL_Z * np.sqrt(inflation / max(count, 1.0))))
+        low, high = observed / spread, observed * spread
+    return Finding(
+        entity=key[0], lang=key[1], signal=SIGNALS[signal], bucket_ms=bucket_ms, onset_ms=onset_ms, active=active,
+        log_evidence=log_evidence, threshold=threshold, observed=observed, expected=expected, low=low, high=high,
+        unit="share" if signal == 0 else "documents/h", documents=round(documents), negatives=negatives, effect=effect,
+    )  # fmt: skip
+
+
+def views(
+    key: SeriesKey, row: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
+    correct: Correction, signals: Sequence[str],
+) -> Iterator[SeriesView]:  # fmt: skip
+    """What one series' signals were lately and the band of what is normal, from its row and its expectations."""
+    fade = baseline.fade(clock)
+    buckets_per_hour = HOUR_MS / clock.length_ms
+    mean, level_share = float(volume.mean[0]), float(share.mean[0])
+    recent = max(mean + float(row["volume_noise"]["residual"]) * (1 - fade), 0.0)
+    for index, signal in enumerate(SIGNALS):
+        if signal not in signals:
+            continue
+        if index == 0:
+            documents = max(recent / (1 - fade), 1.0)
+            observed = level_share + float(row["share_noise"]["residual"]) / documents
+            spread = 2 * float(np.sqrt(level_share * (1 - level_share) / documents))
+            points = [level_share, observed, level_share - spread, level_share + spread]
+            expected, seen, low, high = (
+                min(max((point - correct.false_rate) / correct.youden, 0.0), 1.0) for point in points
+            )
+        else:
+            part = level_share if index == 1 else 1.0
+            spread = 2 * float(np.sqrt(mean * (1 - fade) * (1 + volume.dispersion[0] * mean)))
+            expected, seen, low, high = (
+                max(value, 0.0) * part * buckets_per_hour for value in (mean, recent, mean - spread, mean + spread)
+            )
+        unit: Unit = "share" if index == 0 else "documents/h"
+        yield SeriesView(
+            key[0], key[1], signal, clock.bucket_ms, seen, expected, low, high, unit, bool(row["alarm"][index])
+        )

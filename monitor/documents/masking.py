@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit, urlunsplit
@@ -26,7 +27,7 @@ _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'，。]+", re.IGNORECASE)
 _MAIL = re.compile(r"[\w.+%-]+(?:@|\s?\[at\]\s?|\s?\(at\)\s?)[\w-]+(?:\.[\w-]+)+", re.IGNORECASE)
 _HANDLE = re.compile(r"(?<![\w@/.])@\w[\w.]{0,63}(?<!\.)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
-_IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){1,6}(?![\w:])|(?<![\w:])(?:[0-9a-f]{1,4}:){2,7}:", re.IGNORECASE)
+_IPV6 = re.compile(r"(?<![\w:])[0-9a-f]{0,4}:[0-9a-f:.]{2,40}(?![\w:])", re.IGNORECASE)
 _IPV4 = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
 _LONG_NUMBER = re.compile(r"(?<![\w.,])\+?\(?\d(?:[ \-./()]{0,2}\d){6,30}(?![\w])")
 _DATE_OR_PRICE = re.compile(r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,3}(?:[ .,]\d{3})+(?:[.,]\d{1,2})?|(?:19|20)\d\d[ /-]{1,3}(?:19|20)?\d\d)")
@@ -53,7 +54,7 @@ def mask(text: str, keep_handles: Collection[str] = ()) -> str:
     text, plain = _replace(text, plain, _HANDLE, lambda match: None if fold(match.group()) in keep_handles else "<user>")
     text, plain = _replace(text, plain, _IBAN, lambda match: "<iban>" if _is_iban(match.group()) else None)
     text, plain = _replace(text, plain, _IPV4, lambda _: "<ip>")
-    text, plain = _replace(text, plain, _IPV6, lambda _: "<ip>")
+    text, plain = _replace(text, plain, _IPV6, _ipv6)
     text, _ = _replace(text, plain, _LONG_NUMBER, _number)
     return text
 
@@ -113,6 +114,15 @@ def _number(match: re.Match[str]) -> str | None:
         grouped = bool(re.search(r"\D", written.strip("+")))
         return "<phone>" if written.startswith(("+", "0", "(")) or grouped else "<id>"
     return "<id>" if len(digits) > MAX_PHONE_DIGITS else None
+
+
+def _ipv6(match: re.Match[str]) -> str | None:
+    """Times of day look alike; only a real address is one."""
+    try:
+        ipaddress.IPv6Address(match.group().rstrip(".:") if not match.group().endswith("::") else match.group())
+    except ValueError:
+        return None
+    return "<ip>"
 
 
 def _luhn(digits: str) -> bool:

@@ -1,0 +1,378 @@
+"""Opinions and watermarks in, alerts out: the detector of one opinions partition; pure, in event time only.
+
+The same opinions give the same alerts in whatever order they come within the allowed lateness, in batches of any size:
+buckets are closed by watermarks alone, and what a bucket holds does not depend on the order in which it was filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from monitor.detection import explain
+from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
+from monitor.detection.cells import Cell
+from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
+from monitor.detection.settings import DetectionSettings
+from monitor.records import Alert, Evidence, Opinion, Watermark
+
+STATE_VERSION = 1
+
+IDLE_MS = 600_000
+"""A source this far behind the furthest one is idle, and not waited for: ten minutes are far more than partitions of one
+topic drift apart while they flow, and far less than people would wait for an alert."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntityInfo:
+    """What the detector knows of a watched entity."""
+
+    name: str
+    names: tuple[str, ...] = ()
+    """Every alias: never shown as a term."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the detector counted."""
+
+    opinions: int = 0
+    late: int = 0
+    duplicates: int = 0
+
+
+class _Progress(msgspec.Struct):
+    """The part of the state that belongs to no entity."""
+
+    version: int = STATE_VERSION
+    sources: dict[str, int] = msgspec.field(default_factory=dict)
+    closed_ms: int = 0
+    """End of the last closed bucket; 0 before the first."""
+    opinions: int = 0
+    late: int = 0
+    duplicates: int = 0
+
+
+class StateError(ValueError):
+    """A stored state that this version cannot read."""
+
+
+class Detector:
+    """Counts, judges and explains the opinions of one partition.
+
+    Args:
+        settings: When a change is an alarm.
+        alerts: How alarms become incidents.
+        entities: What is watched, by id; all of it, whichever partition holds it, since the budget is shared over all.
+        confusion: The classifier's confusion for a language, or None when it is unknown.
+        state: Rows as `take_changes` gave them, to go on from.
+
+    Raises:
+        StateError: the state cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: DetectionSettings,
+        alerts: AlertSettings,
+        entities: Mapping[str, EntityInfo],
+        confusion: Callable[[str], npt.NDArray[np.float64] | None],
+        state: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._alerts = alerts
+        self._entities = dict(entities)
+        self._length_ms = settings.bucket_s * 1000
+        self._keep_ms = int(alerts.evidence_hours * 3_600_000)
+        self._bank = SeriesBank(settings, entities=list(self._entities), confusion=confusion)
+        self._book = IncidentBook(alerts, self._length_ms)
+        self._cells: dict[tuple[str, int], Cell] = {}
+        self._last: dict[str, Evidence] = {}
+        self._progress = _Progress()
+        self._touched: set[bytes] = set()
+        self._gone: set[bytes] = set()
+        if state:
+            self._restore(state)
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    def observe(self, messages: Sequence[Opinion | Watermark]) -> None:
+        """Take opinions into their buckets and watermarks into account; decides nothing."""
+        progress = self._progress
+        for message in messages:
+            if isinstance(message, Watermark):
+                source = f"{message.topic}/{message.partition}"
+                progress.sources[source] = max(message.time_ms, progress.sources.get(source, 0))
+                continue
+            if message.entity not in self._entities:
+                continue
+            bucket_ms = message.published_ms - message.published_ms % self._length_ms
+            if bucket_ms < progress.closed_ms:
+                progress.late += 1
+                continue
+            key = (message.entity, bucket_ms)
+            cell = self._cells.get(key)
+            if cell is None:
+                cell = self._cells[key] = Cell()
+            if cell.add(message):
+                progress.opinions += 1
+                self._touched.add(_cell_key(key))
+            else:
+                progress.duplicates += 1
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """Event time before which no opinion is waited for; None before the first watermark.
+
+        The least over the sources that are not idle. Opinions do not move it: then the order of arrival would matter.
+        """
+        times = self._progress.sources.values()
+        if not times:
+            return None
+        furthest = max(times)
+        return min(time for time in times if furthest - time <= IDLE_MS)
+
+    def advance(self) -> list[Alert]:
+        """Close every bucket that is over by the watermark and the allowed lateness, in order; returns the alerts."""
+        watermark_ms = self.watermark_ms
+        if watermark_ms is None:
+            return []
+        safe_ms = watermark_ms - self._settings.allowed_lateness_s * 1000
+        end_ms = safe_ms - safe_ms % self._length_ms
+        alerts: list[Alert] = []
+        for bucket_ms in self._due(end_ms):
+            alerts += self._close(bucket_ms)
+        if end_ms > self._progress.closed_ms:
+            self._progress.closed_ms = end_ms
+            self._expire(end_ms)
+        return alerts
+
+    def _due(self, end_ms: int) -> Iterator[int]:
+        """Buckets to close: those with opinions, and while an incident is open every one, since silence ends it."""
+        filled = sorted({bucket for _, bucket in self._cells if self._progress.closed_ms <= bucket < end_ms})
+        if not filled and not self._book.open:
+            return
+        bucket_ms = self._progress.closed_ms or (filled[0] if filled else end_ms)
+        place = 0
+        while bucket_ms < end_ms:
+            if self._book.open or (place < len(filled) and filled[place] == bucket_ms):
+                yield bucket_ms
+                bucket_ms += self._length_ms
+            else:
+                while place < len(filled) and filled[place] < bucket_ms:
+                    place += 1
+                if place == len(filled):
+                    return
+                bucket_ms = filled[place]
+
+    def _close(self, bucket_ms: int) -> list[Alert]:
+        rows: list[tuple[str, str]] = []
+        counts: list[list[int]] = []
+        for entity in sorted(self._entities):
+            cell = self._cells.get((entity, bucket_ms))
+            if cell is None:
+                continue
+            cell.close()
+            self._touched.add(_cell_key((entity, bucket_ms)))
+            for lang, row in sorted(cell.counts.items()):
+                rows.append((entity, lang))
+                counts.append(row)
+        table = np.array(counts, np.float64).reshape(-1, 4)
+        findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3].astype(np.int64))
+        self._progress.closed_ms = bucket_ms + self._length_ms
+        before = {incident.entity for incident in self._book.open}
+        steps = self._book.update(bucket_ms, findings)
+        for entity in before | {incident.entity for incident in self._book.open}:
+            self._touched.add(_incident_key(entity))
+        return [self._alert(step) for step in steps]
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def _alert(self, step: Step) -> Alert:
+        incident, finding = step.incident, step.finding
+        info = self._entities[incident.entity]
+        at_ms = self._progress.closed_ms
+        window = self._window(incident)
+        if finding is not None:
+            shown = explain.evidence(finding, window, posts=self._alerts.posts, names=(info.name, *info.names))
+            incident.languages = sorted({*incident.languages, *explain.event_languages(window)})
+            self._last[incident.entity] = shown
+        else:
+            last = self._last.get(incident.entity)
+            documents = sum(cell.documents for cell in window.inside)
+            shown = (
+                msgspec.structs.replace(last, documents=max(documents, last.documents), posts=())
+                if last is not None
+                else Evidence(observed=0, expected=0, low=0, high=0, unit="share", documents=documents, negatives=0)
+            )
+        headline = explain.summary(
+            info.name, step.state, finding, shown, _by_share(incident.languages, shown), incident.onset_ms
+        )
+        sequence = incident.sequence - 1
+        return Alert(
+            id=alert_id(incident.id, incident.signal, incident.onset_ms, step.state, sequence),
+            incident=incident.id,
+            entity=incident.entity,
+            entity_name=info.name,
+            signal=incident.signal,
+            state=step.state,
+            severity=incident.severity,
+            onset_ms=incident.onset_ms,
+            at_ms=at_ms,
+            languages=tuple(_by_share(incident.languages, shown)),
+            summary=headline,
+            description=explain.description(headline, shown, onset_ms=incident.onset_ms, at_ms=at_ms),
+            evidence=shown,
+            labels=dict(info.labels),
+            ended_ms=incident.ended_ms,
+            sequence=sequence,
+        )
+
+    def _window(self, incident: Incident) -> explain.Window:
+        mine = sorted((bucket, cell) for (entity, bucket), cell in self._cells.items() if entity == incident.entity)
+        closed = [(bucket, cell) for bucket, cell in mine if bucket < self._progress.closed_ms]
+        start = incident.onset_ms - incident.onset_ms % self._length_ms
+        inside = [cell for bucket, cell in closed if bucket >= start]
+        before = [cell for bucket, cell in closed if bucket < start]
+        first = closed[0][0] if closed else start
+        return explain.Window(
+            inside=inside,
+            before=before,
+            before_buckets=max(0, (start - first) // self._length_ms),
+            inside_buckets=max(1, (self._progress.closed_ms - start) // self._length_ms),
+        )
+
+    def _expire(self, now_ms: int) -> None:
+        """Forget evidence that is too old for any explanation."""
+        onsets = {incident.entity: incident.onset_ms for incident in self._book.open}
+        for key in [k for k in self._cells if k[1] < min(now_ms, onsets.get(k[0], now_ms)) - self._keep_ms]:
+            del self._cells[key]
+            self._gone.add(_cell_key(key))
+        for entity in self._book.forget(now_ms):
+            self._last.pop(entity, None)
+            self._gone.add(_incident_key(entity))
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def take_changes(self) -> list[tuple[bytes, bytes | None]]:
+        """The rows of state that changed since the last call, ordered by key; None for a row that is gone.
+
+        A row is one series, one entity's bucket, one entity's incident, or the progress of the partition: small, keyed,
+        and complete in itself, as a compacted topic wants it.
+        """
+        changes: dict[bytes, bytes | None] = dict.fromkeys(self._gone)
+        for (entity, lang), row in self._bank.changed().items():
+            changes[f"series|{entity}|{lang}".encode()] = row
+        for key in self._touched:
+            kind, entity, bucket = (key.decode().split("|") + [""])[:3]
+            if kind == "cell":
+                cell = self._cells.get((entity, int(bucket)))
+                changes[key] = _pack(cell) if cell is not None else None
+            else:
+                incident = self._book.incidents.get(entity)
+                changes[key] = _pack((incident, self._last.get(entity))) if incident is not None else None
+        changes[b"progress"] = _pack(self._progress)
+        self._touched.clear()
+        self._gone.clear()
+        return sorted(changes.items())
+
+    def _restore(self, state: Mapping[bytes, bytes]) -> None:
+        series: dict[tuple[str, str], bytes] = {}
+        try:
+            for key, value in state.items():
+                kind, *rest = key.decode().split("|")
+                if kind == "progress":
+                    self._progress = _unpack(value, _Progress)
+                elif kind == "series":
+                    series[rest[0], rest[1]] = value
+                elif kind == "cell" and rest[0] in self._entities:
+                    self._cells[rest[0], int(rest[1])] = _unpack(value, Cell)
+                elif kind == "incident" and rest[0] in self._entities:
+                    incident, last = _unpack(value, tuple[Incident, Evidence | None])
+                    self._book.incidents[rest[0]] = incident
+                    if last is not None:
+                        self._last[rest[0]] = last
+        except (msgspec.DecodeError, ValueError, IndexError) as error:
+            raise StateError(f"the stored state cannot be read: {error}") from error
+        if self._progress.version != STATE_VERSION:
+            raise StateError(f"the stored state has version {self._progress.version}, this release reads {STATE_VERSION}")
+        self._bank.restore(series)
+
+    # --- watchlist and views ----------------------------------------------------------------------------------------
+
+    def set_entities(self, entities: Mapping[str, EntityInfo]) -> None:
+        """Watch these entities from the next bucket on; what is no longer watched is forgotten."""
+        for entity in self._entities.keys() - entities.keys():
+            for key in [key for key in self._cells if key[0] == entity]:
+                del self._cells[key]
+                self._gone.add(_cell_key(key))
+            if self._book.incidents.pop(entity, None) is not None:
+                self._gone.add(_incident_key(entity))
+        self._entities = dict(entities)
+        for name, lang in self._bank.set_entities(list(entities)):
+            self._gone.add(f"series|{name}|{lang}".encode())
+
+    @property
+    def stats(self) -> Stats:
+        """Counted since the state began."""
+        return Stats(self._progress.opinions, self._progress.late, self._progress.duplicates)
+
+    @property
+    def open_incidents(self) -> list[Incident]:
+        """Pending and firing, by entity."""
+        return self._book.open
+
+    @property
+    def closed_ms(self) -> int:
+        """End of the last closed bucket; 0 before the first."""
+        return self._progress.closed_ms
+
+    def __len__(self) -> int:
+        """Number of series."""
+        return len(self._bank)
+
+    def views(self) -> Iterable[SeriesView]:
+        """Every series' signals with their expected bands, for people to look at."""
+        return self._bank.views()
+
+    def counts(self, bucket_ms: int) -> dict[tuple[str, str], tuple[int, float]]:
+        """(documents, negatives) by entity and language of a remembered bucket, with the rollup `*`."""
+        found: dict[tuple[str, str], tuple[int, float]] = {}
+        for entity in self._entities:
+            cell = self._cells.get((entity, bucket_ms))
+            if cell is None:
+                continue
+            for lang, row in cell.counts.items():
+                found[entity, lang] = (sum(row[:3]), row[0])
+            found[entity, ROLLUP] = (cell.documents, sum(row[0] for row in cell.counts.values()))
+        return found
+
+
+def _by_share(languages: Iterable[str], shown: Evidence) -> list[str]:
+    """The language with the largest part in the rise first."""
+    part = {share.name: share.share for share in shown.languages}
+    return sorted(languages, key=lambda lang: (-part.get(lang, 0.0), lang))
+
+
+def _cell_key(key: tuple[str, int]) -> bytes:
+    return f"cell|{key[0]}|{key[1]}".encode()
+
+
+def _incident_key(entity: str) -> bytes:
+    return f"incident|{entity}".encode()
+
+
+_pack = msgspec.msgpack.Encoder(order="sorted").encode
+
+
+def _unpack(data: bytes, kind: Any) -> Any:
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+__all__ = ["AlertSettings", "Detector", "EntityInfo", "Finding", "StateError", "Stats"]

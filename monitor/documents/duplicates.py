@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from monitor.documents.folding import fold
 
-WINDOW_DOCUMENTS = 50_000
-"""Documents of one partition that are remembered: about 15 MB, and hours of a busy stream."""
+WINDOW_RECORDS = 20_000
+"""Records of one partition within which repeats are recognised: about 10 MB, and read again in two seconds at a restart.
+The window is counted in offsets, so that what is remembered depends on the records alone, not on when we started."""
 
 WINDOW_MS = 24 * 3_600_000
 """Event time after which the same text is news again: people say "good morning" every day."""
@@ -53,10 +54,10 @@ def core(text: str) -> str:
     return _NOT_WORD.sub("", fold(_SHELL.sub(" ", text)))
 
 
-def fingerprint(text: str) -> str:
-    """64 bits of the text's core; texts too short to repeat anybody keep their own punctuation in it."""
-    reduced = core(text)
-    return hashlib.blake2b((reduced or text).encode("utf-8", "replace"), digest_size=8).hexdigest()
+class _Seen(NamedTuple):
+    identity: str
+    published_ms: int
+    offset: int
 
 
 class Duplicates:
@@ -68,39 +69,39 @@ class Duplicates:
     PREFIX_CHARS = 48
     """Twice `MIN_REPOST_CHARS`: two people do not begin with the same 48 letters by chance."""
 
-    def __init__(self, window_documents: int = WINDOW_DOCUMENTS, window_ms: int = WINDOW_MS) -> None:
-        self._window_documents = window_documents
+    def __init__(self, window_records: int = WINDOW_RECORDS, window_ms: int = WINDOW_MS) -> None:
+        self._window_records = window_records
         self._window_ms = window_ms
-        self._ids: OrderedDict[str, int] = OrderedDict()  # id -> published_ms
-        self._texts: OrderedDict[str, tuple[str, int]] = OrderedDict()  # fingerprint -> (first id, published_ms)
-        self._prefixes: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._ids: OrderedDict[str, _Seen] = OrderedDict()
+        self._texts: OrderedDict[str, _Seen] = OrderedDict()
+        self._prefixes: OrderedDict[str, _Seen] = OrderedDict()
 
-    def check(self, identity: str, text: str, published_ms: int) -> Verdict:
-        """Judge the next document and remember it."""
-        mark = fingerprint(text)
+    def check(self, identity: str, text: str, published_ms: int, offset: int) -> Verdict:
+        """Judge the next document and remember it; offsets only grow."""
+        for table in (self._ids, self._texts, self._prefixes):
+            while table and next(iter(table.values())).offset < offset - self._window_records:
+                table.popitem(last=False)
+        reduced = core(text)
+        mark = hashlib.blake2b((reduced or text).encode("utf-8", "replace"), digest_size=8).hexdigest()
         if identity in self._ids:
             return Verdict(Kind.DUPLICATE, identity, mark)
-        self._ids[identity] = published_ms
-        self._trim(self._ids)
-        reduced = core(text)
+        seen = _Seen(identity, published_ms, offset)
+        self._ids[identity] = seen
         if len(reduced) < MIN_REPOST_CHARS:
             return Verdict(Kind.NEW, "", mark)
         prefix = reduced[: self.PREFIX_CHARS] if len(reduced) >= self.PREFIX_CHARS else ""
         first = self._lately(self._texts.get(mark), published_ms)
-        if first is None and prefix and _CUT.search(text):
-            first = self._lately(self._prefixes.get(prefix), published_ms)
+        if first is None and _CUT.search(text):
+            first = self._lately(self._prefixes.get(prefix or reduced), published_ms)
         if first is not None:
             return Verdict(Kind.REPOST, first, mark)
-        self._texts[mark] = (identity, published_ms)
-        self._trim(self._texts)
+        # Only the first of a text is kept, and at its own age: a story that is repeated for days becomes news again.
+        self._texts[mark] = seen
+        self._texts.move_to_end(mark)
         if prefix:
-            self._prefixes[prefix] = (identity, published_ms)
-            self._trim(self._prefixes)
+            self._prefixes[prefix] = seen
+            self._prefixes.move_to_end(prefix)
         return Verdict(Kind.NEW, "", mark)
 
-    def _lately(self, seen: tuple[str, int] | None, published_ms: int) -> str | None:
-        return seen[0] if seen is not None and abs(published_ms - seen[1]) <= self._window_ms else None
-
-    def _trim(self, table: OrderedDict[str, object] | OrderedDict[str, int] | OrderedDict[str, tuple[str, int]]) -> None:
-        if len(table) > self._window_documents:
-            table.popitem(last=False)
+    def _lately(self, seen: _Seen | None, published_ms: int) -> str | None:
+        return seen.identity if seen is not None and abs(published_ms - seen.published_ms) <= self._window_ms else None

@@ -84,7 +84,7 @@ class Preparer:
             if not entities:
                 batch.unmatched += 1
                 continue
-            verdict = duplicates.check(document.id, document.text, document.published_ms)
+            verdict = duplicates.check(document.id, document.text, document.published_ms, document.origin.offset)
             if verdict.kind is Kind.DUPLICATE:
                 batch.duplicates += 1
                 continue

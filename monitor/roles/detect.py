@@ -10,8 +10,8 @@ import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from monitor.broker import client
 from monitor.broker.deadletter import deadletter
+from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.detection.detector import Detector
@@ -80,22 +80,13 @@ class DetectProcessor:
         """The newest committed value of each key of our state partition."""
         state = TopicPartition(self._topics.state, self._partition.partition)
         rows: dict[bytes, bytes] = {}
-        reader = client.consumer(self._kafka, group=None, read_committed=self._transactions)
-        await reader.start()
-        try:
-            reader.assign([state])
-            end = (await reader.end_offsets([state]))[state]
-            await reader.seek_to_beginning(state)
-            while await reader.position(state) < end:
-                batches = await reader.getmany(timeout_ms=200, max_records=10_000)
-                for record in batches.get(state, ()):
-                    if record.value is None:
-                        rows.pop(record.key, None)
-                    else:
-                        rows[record.key] = record.value
-                    self._metrics.restored_records.inc()
-        finally:
-            await reader.stop()
+        async for records in read_range(self._kafka, state, start=None, end=None, read_committed=self._transactions):
+            for record in records:
+                if record.value is None:
+                    rows.pop(record.key, None)
+                else:
+                    rows[record.key] = record.value
+            self._metrics.restored_records.inc(len(records))
         return rows
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:

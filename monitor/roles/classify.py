@@ -1,0 +1,215 @@
+"""classify: documents of one partition -> opinions, dead letters and watermarks, in one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import structlog
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from monitor.broker.deadletter import deadletter
+from monitor.broker.reading import read_range
+from monitor.broker.settings import KafkaSettings, TopicSettings
+from monitor.broker.writer import Headers, Output
+from monitor.documents.duplicates import WINDOW_RECORDS, Duplicates, Kind
+from monitor.documents.eventtime import EventClock
+from monitor.documents.prepare import Batch, Prepared, Preparer, Raw
+from monitor.inference.classifier import Classifier
+from monitor.inference.results import Classification, Failure, Outcome
+from monitor.metrics import Metrics
+from monitor.records import SENTIMENTS, Opinion, Origin, Watermark, encode
+
+log = structlog.get_logger("monitor.classify")
+
+CHUNK = 256
+"""Documents per unit of work: some 15 ms to prepare, and a dozen batches of the model."""
+
+EVIDENCE_CHARS = 500
+"""Of a text that travel on with its opinion: what an alert shows of it at most."""
+
+TRACE = "traceparent"
+"""W3C Trace Context: handed from the document to its opinions as it came."""
+
+
+class _Promise(NamedTuple):
+    """Where the classification of a text will be found."""
+
+    outcomes: asyncio.Future[list[Outcome]]
+    place: int
+
+
+class ClassifyProcessor:
+    """The classify role's work on one documents partition.
+
+    Args:
+        partition: Of the documents topic.
+        opinion_partitions: Number of partitions of the opinions topic: each gets the watermarks.
+        committed: Asks for the group's committed offset: the window of repeats before it is read again.
+    """
+
+    chunk = CHUNK
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        *,
+        kafka: KafkaSettings,
+        topics: TopicSettings,
+        opinion_partitions: int,
+        preparer: Preparer,
+        classifier: Classifier,
+        metrics: Metrics,
+        committed: Callable[[TopicPartition], Awaitable[int | None]],
+    ) -> None:
+        self._partition = partition
+        self._kafka = kafka
+        self._topics = topics
+        self._opinion_partitions = opinion_partitions
+        self._preparer = preparer
+        self._classifier = classifier
+        self._metrics = metrics
+        self._committed = committed
+        self._duplicates = Duplicates()
+        self._clock = EventClock()
+        self._promised_ms: int | None = None
+        # What the model said of the first of each text lately, or (after a restart) the text to ask it again.
+        self._firsts: OrderedDict[str, _Promise | Prepared] = OrderedDict()
+
+    async def restore(self) -> int | None:
+        """Read the window before the committed offset again: repeats and event time are functions of those records."""
+        position = await self._committed(self._partition)
+        if not position:
+            return None
+        begun = time.monotonic()
+        start = max(0, position - WINDOW_RECORDS)
+        async for records in read_range(self._kafka, self._partition, start=start, end=position, read_committed=True):
+            batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
+            for published_ms in batch.times_ms:
+                self._clock.observe(published_ms)
+            for item in batch.prepared:
+                if item.verdict.kind is Kind.NEW:
+                    self._remember(item.document.id, item)
+        log.info(
+            "window.restored", partition=self._partition.partition, position=position,
+            seconds=round(time.monotonic() - begun, 3),
+        )  # fmt: skip
+        return position
+
+    async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
+        """Prepare in order, hand the new texts to the model, and go on while it works."""
+        batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
+        texts: list[Prepared] = []
+        places: dict[str, int] = {}
+        for item in batch.prepared:
+            first = item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of
+            known = self._firsts.get(first)
+            asked = item if item.verdict.kind is Kind.NEW or known is None else known
+            if isinstance(asked, Prepared) and first not in places:
+                places[first] = len(texts)
+                texts.append(asked)
+        future = await self._classifier.submit([p.document.text for p in texts], [p.document.lang for p in texts])
+        for first, place in places.items():
+            self._remember(first, _Promise(future, place))
+        answers = [
+            self._promise(item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of)
+            for item in batch.prepared
+        ]
+        for published_ms in batch.times_ms:
+            self._clock.observe(published_ms)
+        headers = {record.offset: _trace(record) for record in records}
+        keys = {record.offset: record.key for record in records}
+        return self._outputs(batch, answers, self._clock.time_ms, headers, keys, records[-1].timestamp)
+
+    def _remember(self, first: str, value: _Promise | Prepared) -> None:
+        self._firsts[first] = value
+        self._firsts.move_to_end(first)
+        if len(self._firsts) > WINDOW_RECORDS:
+            self._firsts.popitem(last=False)
+
+    def _promise(self, first: str) -> _Promise:
+        value = self._firsts[first]
+        assert isinstance(value, _Promise)
+        return value
+
+    async def _outputs(
+        self,
+        batch: Batch,
+        answers: list[_Promise],
+        time_ms: int | None,
+        headers: dict[int, Headers],
+        keys: dict[int, bytes | None],
+        written_ms: int,
+    ) -> list[Output]:
+        outputs: list[Output] = []
+        for refused in batch.refused:
+            offset = refused.raw.origin.offset
+            outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, refused.raw, keys[offset]))
+        for item, answer in zip(batch.prepared, answers, strict=True):
+            outcome = (await answer.outcomes)[answer.place]
+            offset = item.document.origin.offset
+            if isinstance(outcome, Failure):
+                # Its text, masked, not the original value: what is kept of a document leaves the process.
+                raw = Raw(item.document.text.encode("utf-8", "replace"), item.document.origin, 0)
+                outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, raw, keys[offset]))
+                self._metrics.documents.labels("failed").inc()
+                continue
+            self._metrics.documents.labels("opinion").inc()
+            outputs += self._opinions(item, outcome, headers[offset])
+        self._metrics.documents.labels("rejected").inc(len(batch.refused))
+        self._metrics.documents.labels("unmatched").inc(batch.unmatched)
+        self._metrics.documents.labels("duplicate").inc(batch.duplicates)
+        if written_ms:
+            self._metrics.document_age.observe(max(0.0, time.time() - written_ms / 1000))
+        return outputs + self._watermarks(time_ms)
+
+    def _opinions(self, item: Prepared, said: Classification, headers: Headers) -> list[Output]:
+        document, verdict = item.document, item.verdict
+        repost_of = verdict.of if verdict.kind is Kind.REPOST else ""
+        if repost_of:
+            self._metrics.reposts.inc()
+        sentiment = SENTIMENTS[said.sentiment.index(max(said.sentiment))]
+        embedding = base64.b64encode(said.embedding).decode() if said.embedding is not None else ""
+        outputs = []
+        for entity in item.entities:
+            opinion = Opinion(
+                id=f"{document.id}|{entity}", document_id=document.id, entity=entity, published_ms=document.published_ms,
+                lang=document.lang, sentiment=said.sentiment, topic=said.topic, text=document.text[:EVIDENCE_CHARS],
+                source=document.source, author=document.author, url=document.url, reach=document.reach,
+                fingerprint=verdict.fingerprint, repost_of=repost_of, embedding=embedding, bundle=said.bundle,
+                origin=document.origin,
+            )  # fmt: skip
+            self._metrics.opinions.labels(entity, document.lang, sentiment).inc()
+            marked = (("document-id", document.id.encode()), *headers)
+            outputs.append(Output(self._topics.opinions, entity.encode(), encode(opinion), marked))
+        return outputs
+
+    def _watermarks(self, time_ms: int | None) -> list[Output]:
+        """Behind the opinions it covers, to every partition of the opinions topic, when event time has moved on."""
+        if time_ms is None or time_ms == self._promised_ms:
+            return []
+        self._promised_ms = time_ms
+        source = self._partition
+        value = encode(Watermark(topic=source.topic, partition=source.partition, time_ms=time_ms))
+        key = f"watermark|{source.topic}|{source.partition}".encode()
+        return [
+            Output(self._topics.opinions, key, value, partition=number, latest=True)
+            for number in range(self._opinion_partitions)
+        ]
+
+    def _refuse(self, reason: str, detail: str, raw: Raw, key: bytes | None) -> Output:
+        self._metrics.dead_letters.labels("classify", reason).inc()
+        return deadletter(self._topics.deadletter, "classify", reason, detail, raw.origin, key, raw.value)
+
+
+def _raw(record: ConsumerRecord[bytes, bytes]) -> Raw:
+    origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+    return Raw(record.value, origin, record.timestamp)
+
+
+def _trace(record: ConsumerRecord[bytes, bytes]) -> Headers:
+    return tuple((name, value) for name, value in record.headers if name == TRACE)

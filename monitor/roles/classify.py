@@ -121,9 +121,7 @@ class ClassifyProcessor:
         ]
         for published_ms in batch.times_ms:
             self._clock.observe(published_ms)
-        headers = {record.offset: _trace(record) for record in records}
-        keys = {record.offset: record.key for record in records}
-        return self._outputs(batch, answers, self._clock.time_ms, headers, keys, records[-1].timestamp)
+        return self._outputs(batch, answers, self._clock.time_ms, {record.offset: record for record in records})
 
     def _remember(self, first: str, value: _Promise | Prepared) -> None:
         self._firsts[first] = value
@@ -141,30 +139,26 @@ class ClassifyProcessor:
         batch: Batch,
         answers: list[_Promise],
         time_ms: int | None,
-        headers: dict[int, Headers],
-        keys: dict[int, bytes | None],
-        written_ms: int,
+        records: dict[int, ConsumerRecord[bytes, bytes]],
     ) -> list[Output]:
         outputs: list[Output] = []
         for refused in batch.refused:
-            offset = refused.raw.origin.offset
-            outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, refused.raw, keys[offset]))
+            record = records[refused.raw.origin.offset]
+            outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, record))
         for item, answer in zip(batch.prepared, answers, strict=True):
             outcome = (await answer.outcomes)[answer.place]
-            offset = item.document.origin.offset
+            record = records[item.document.origin.offset]
             if isinstance(outcome, Failure):
-                # Its text, masked, not the original value: what is kept of a document leaves the process.
-                raw = Raw(item.document.text.encode("utf-8", "replace"), item.document.origin, 0)
-                outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, raw, keys[offset]))
+                outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, record))
                 self._metrics.documents.labels("failed").inc()
                 continue
             self._metrics.documents.labels("opinion").inc()
-            outputs += self._opinions(item, outcome, headers[offset])
+            outputs += self._opinions(item, outcome, _trace(record))
         self._metrics.documents.labels("rejected").inc(len(batch.refused))
         self._metrics.documents.labels("unmatched").inc(batch.unmatched)
         self._metrics.documents.labels("duplicate").inc(batch.duplicates)
-        if written_ms:
-            self._metrics.document_age.observe(max(0.0, time.time() - written_ms / 1000))
+        newest = max(record.timestamp for record in records.values())
+        self._metrics.document_age.observe(max(0.0, time.time() - newest / 1000))
         return outputs + self._watermarks(time_ms)
 
     def _opinions(self, item: Prepared, said: Classification, headers: Headers) -> list[Output]:
@@ -201,9 +195,10 @@ class ClassifyProcessor:
             for number in range(self._opinion_partitions)
         ]
 
-    def _refuse(self, reason: str, detail: str, raw: Raw, key: bytes | None) -> Output:
+    def _refuse(self, reason: str, detail: str, record: ConsumerRecord[bytes, bytes]) -> Output:
         self._metrics.dead_letters.labels("classify", reason).inc()
-        return deadletter(self._topics.deadletter, "classify", reason, detail, raw.origin, key, raw.value)
+        origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+        return deadletter(self._topics.deadletter, "classify", reason, detail, origin, record.key, record.value)
 
 
 def _raw(record: ConsumerRecord[bytes, bytes]) -> Raw:

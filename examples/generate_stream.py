@@ -1,0 +1,413 @@
+"""Write the sample stream: invented posts and headlines in many languages, with events planted in ordinary traffic.
+
+    python examples/generate_stream.py --seed 7
+
+The same seed, start and text files give the same bytes. `scenario.toml` says what happens, `texts/*.toml` hold the
+sentences (the syntax is explained in `texts/README.md`), `watchlist.toml` the names. Beside the stream goes
+`expected.json`, the truth about it: the planted events and every record that is late, repeated or broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import random
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+MINUTE_MS = 60_000
+NO_SPACES = {"zh", "ja", "th"}
+MOODS = ("negative", "neutral", "positive")
+EMOJI = {
+    "negative": ["😡", "🤬", "😤", "🙄", "😠", "👎", "😒", "💔", "🤦", "😩"],
+    "neutral": ["🤔", "👀", "📌", "ℹ️", "🗓️", "🧵"],
+    "positive": ["😍", "🙏", "❤️", "🎉", "👏", "😊", "🔥", "👍", "🥰", "✨"],
+}
+SOCIAL = ("chirp", "plaza", "forum", "reviews")
+NEWS = ("newswire", "morning-ledger", "city-courier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """One good record, with the truth about it that the stream does not tell."""
+
+    text: str
+    title: str = ""
+    """Set for news: then `text` is the body."""
+    language: str
+    entity: str
+    """Empty when the text names no entity of the watchlist."""
+    mood: str
+    published_ms: int
+    event: str = ""
+    repost_of: str = ""
+    id: str = ""
+    arrives_ms: int = 0
+    late: bool = False
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The lines as bytes in their order, the good posts behind them, and what `expected.json` says."""
+
+    lines: list[bytes]
+    posts: list[Post]
+    expected: dict[str, Any]
+
+
+class Writer:
+    """Writes texts in one language from its pattern file."""
+
+    def __init__(self, language: str, patterns: dict[str, Any], mentions: dict[str, list[str]], rng: random.Random):
+        self.language = language
+        self.joiner = "" if language in NO_SPACES else " "
+        self._patterns = patterns
+        self._mentions = mentions
+        self._rng = rng
+        self._bags: dict[tuple[str, str], list[str]] = {}
+
+    def write(self, section: str, mood: str, entity: str) -> tuple[str, str]:
+        """A (title, text) of this mood about `entity`; the title is empty unless the pattern is a headline."""
+        rng = self._rng
+        pattern = self._draw(section, mood)
+        if " // " in pattern:
+            title, _, body = pattern.partition(" // ")
+            return self._expand(title, entity, "plain"), self._expand(body, entity, "plain")
+        parts = [self._expand(pattern, entity, "any")]
+        chatter = self._patterns.get("chatter", {})
+        if (openers := chatter.get(f"open_{mood}")) and rng.random() < 0.35:
+            parts.insert(0, self._expand(rng.choice(lines_of(openers)), entity, "any"))
+        if (closers := chatter.get(f"close_{mood}")) and rng.random() < 0.4:
+            parts.append(self._expand(rng.choice(lines_of(closers)), entity, "any"))
+        if mood == "negative" and entity and "contact" in chatter and rng.random() < 0.06:
+            parts.append(self._expand(rng.choice(lines_of(chatter["contact"])), entity, "any"))
+        return "", self._roughen(self.joiner.join(parts), mood)
+
+    def _draw(self, section: str, mood: str) -> str:
+        """The next pattern of a shuffled bag: each is used once before any comes again."""
+        bag = self._bags.setdefault((section, mood), [])
+        if not bag:
+            bag.extend(lines_of(self._patterns[section][mood]))
+            self._rng.shuffle(bag)
+        return bag.pop()
+
+    def _expand(self, pattern: str, entity: str, style: str) -> str:
+        rng = self._rng
+        while match := re.search(r"\[([^\[\]]*)\]", pattern):
+            pattern = pattern[: match.start()] + rng.choice(match[1].split("|")) + pattern[match.end() :]
+
+        def fill(match: re.Match[str]) -> str:
+            name = match[1]
+            if name == "e":
+                return self._mention(entity, style)
+            if name in FILLERS:
+                return FILLERS[name](rng)
+            return self._expand(rng.choice(lines_of(self._patterns["lists"][name])), entity, style)
+
+        text = re.sub(r"\{([\w-]+)\}", fill, pattern)
+        return re.sub(r" +([,.!?;:،؟]) ", r"\1 ", re.sub(r" {2,}", " ", text)).strip()
+
+    def _mention(self, entity: str, style: str) -> str:
+        """One of the entity's aliases, the earlier the likelier; headlines take no handles or hashtags."""
+        names = self._mentions[entity]
+        if style == "plain":
+            names = [name for name in names if name[0] not in "@#"]
+        weights = [1 / (1 + rank) for rank in range(len(names))]
+        name = self._rng.choices(names, weights)[0]
+        if self.joiner:
+            return name
+        if self.language == "ja" and name.isascii() and name.isalpha() and self._rng.random() < 0.15:
+            return "".join(chr(ord(char) + 0xFEE0) for char in name)  # full width, as Japanese keyboards write it
+        return f" {name} " if name[0] in "@#" else name
+
+    def _roughen(self, text: str, mood: str) -> str:
+        """What thumbs do to sentences: no capitals, no full stop, a slip, an emoji, a link."""
+        rng = self._rng
+        latin = self.language not in {"ar", "hi", "zh", "ja", "ko", "th", "ru", "uk"}
+        if latin and self.language != "tr" and rng.random() < 0.2:
+            text = " ".join(word if word.startswith("http") else word.lower() for word in text.split(" "))
+        if rng.random() < 0.3:
+            text = text.rstrip(".。 ।")
+        if latin and rng.random() < 0.08:
+            text = slip(text, rng)
+        if rng.random() < 0.28:
+            text += self.joiner + rng.choice(EMOJI[mood]) * rng.choice((1, 1, 1, 2, 3))
+        if rng.random() < 0.08:
+            text += f" https://pic.example/{token(rng, 6)}"
+        return text
+
+
+def lines_of(block: str) -> list[str]:
+    """The patterns of a block: one a line."""
+    return [line.strip() for line in block.splitlines() if line.strip()]
+
+
+def slip(text: str, rng: random.Random) -> str:
+    """Swap two letters inside one longer lower-case word; names, handles and links stay readable."""
+    words = text.split(" ")
+    places = [i for i, word in enumerate(words) if len(word) >= 6 and word.isalpha() and word.islower() and word.isascii()]
+    if places:
+        place = rng.choice(places)
+        word, cut = words[place], rng.randrange(1, len(words[place]) - 2)
+        words[place] = word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :]
+    return " ".join(words)
+
+
+def token(rng: random.Random, length: int) -> str:
+    return "".join(rng.choices("abcdefghijkmnopqrstuvwxyz23456789", k=length))
+
+
+# Names, addresses and numbers below are from ranges reserved for documentation, tests and fiction.
+FILLERS: dict[str, Any] = {
+    "n": lambda rng: str(rng.randint(2, 9)),
+    "nn": lambda rng: str(rng.randint(11, 58)),
+    "min": lambda rng: str(rng.choice((10, 15, 20, 25, 30, 35, 40, 45, 50, 70, 90))),
+    "h": lambda rng: f"{rng.randint(6, 22):02d}:{rng.choice((0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55)):02d}",
+    "flight": lambda rng: f"SH{rng.randint(101, 989)}",
+    "line": lambda rng: str(rng.randint(1, 14)),
+    "price": lambda rng: str(rng.choice((9, 12, 15, 19, 25, 29, 39, 45, 49, 59, 79, 99))),
+    "user": lambda rng: "@" + rng.choice(("mira", "tomo", "lena", "kofi", "ravi", "sole", "juno", "aziz")) + token(rng, 3),
+    "url": lambda rng: f"https://{rng.choice(('chirp', 'plaza', 'go'))}.example/{token(rng, 7)}",
+    "mail": lambda rng: f"{rng.choice(('maria', 'j.doe', 'sam', 'ayse', 'k.lee'))}{rng.randint(1, 99)}@example.{rng.choice(('com', 'org', 'net'))}",
+    "phone": lambda rng: rng.choice((f"+1 202 555 01{rng.randint(10, 99)}", f"+44 20 7946 0{rng.randint(100, 999)}")),
+    "card": lambda rng: rng.choice(("4111 1111 1111 1111", "5555 5555 5555 4444", "4242-4242-4242-4242")),
+    "iban": lambda rng: rng.choice(("TR33 0006 1005 1978 6457 8413 26", "DE89 3704 0044 0532 0130 00")),
+    "ip": lambda rng: f"{rng.choice(('192.0.2', '198.51.100', '203.0.113'))}.{rng.randint(1, 254)}",
+    "reset": lambda rng: f"https://account.example/reset?token={token(rng, 20)}",
+}
+
+
+def activity(hour: float) -> float:
+    """How much people write at this local hour, from 0.12 in the small hours to about 1.3 in the evening."""
+
+    def hump(centre: float, width: float) -> float:
+        distance = min(abs(hour - centre), 24 - abs(hour - centre))
+        return math.exp(-0.5 * (distance / width) ** 2)
+
+    return 0.12 + 0.55 * hump(8.5, 1.6) + 0.7 * hump(13, 2.5) + 1.1 * hump(20.5, 2.6)
+
+
+class Scenario:
+    """Draws the posts that the scenario describes."""
+
+    def __init__(self, scenario: dict[str, Any], watchlist: dict[str, Any], texts: Path, start_ms: int, seed: int):
+        self.rng = random.Random(seed)
+        self.start_ms = start_ms
+        self.hours = int(scenario["hours"])
+        self.spec = scenario
+        self.writers: dict[str, Writer] = {}
+        for name, language in scenario["languages"].items():
+            mentions = {entity["id"]: mentions_in(entity["aliases"], language["lang"], name) for entity in watchlist["entity"]}
+            patterns = tomllib.loads((texts / f"{name}.toml").read_text(encoding="utf-8"))
+            self.writers[name] = Writer(language["lang"], patterns, mentions, self.rng)
+
+    def posts(self) -> list[Post]:
+        """All good posts in no order, reposts among them."""
+        posts = [*self._ordinary(), *self._events()]
+        return posts + list(self._reposts(posts))
+
+    def _ordinary(self) -> Iterator[Post]:
+        totals = dict.fromkeys(self.writers, 0)
+        for entity, spec in self.spec["ordinary"].items():
+            for name, count in spec["posts"].items():
+                totals[name] += count
+                for at_ms in self._times(name, count):
+                    yield self._post(name, entity, entity, self._mood(spec["mood"]), at_ms)
+        share = self.spec["unrelated_share"]
+        for name, total in totals.items():
+            for at_ms in self._times(name, round(total * share / (1 - share))):
+                yield self._post(name, "unrelated", "", self._mood({"negative": 0.2, "neutral": 0.5}), at_ms)
+
+    def _events(self) -> Iterator[Post]:
+        for event in self.spec["event"]:
+            for part in event["parts"]:
+                begin_ms, length_ms = self.start_ms + part["start_min"] * MINUTE_MS, part["minutes"] * MINUTE_MS
+                for _ in range(part["posts"]):
+                    at_ms = begin_ms + int(self.rng.betavariate(*event["shape"]) * length_ms)
+                    post = self._post(part["language"], event["id"], event["entity"], self._mood(event["mood"]), at_ms)
+                    yield replace(post, event=event["id"])
+
+    def _reposts(self, posts: list[Post]) -> Iterator[Post]:
+        """The same words again from someone else, minutes later; events are passed on more often."""
+        last_ms = self.start_ms + self.hours * 60 * MINUTE_MS
+        for number, post in enumerate(posts):
+            at_ms = post.published_ms + int(self.rng.expovariate(1 / 9) * MINUTE_MS) + 30_000
+            if self.rng.random() < (0.12 if post.event else 0.02) and not post.title and at_ms < last_ms:
+                text = self.rng.choice((f"RT {FILLERS['user'](self.rng)}: {post.text}", f"{post.text} {FILLERS['url'](self.rng)}"))
+                yield replace(post, text=text, published_ms=at_ms, repost_of=str(number))
+
+    def _post(self, name: str, section: str, entity: str, mood: str, at_ms: int) -> Post:
+        title, text = self.writers[name].write(section, mood, entity)
+        lang = self.spec["languages"][name]["lang"]
+        return Post(title=title, text=text, language=lang, entity=entity, mood=mood, published_ms=at_ms)
+
+    def _mood(self, shares: dict[str, float]) -> str:
+        negative, neutral = shares["negative"], shares["neutral"]
+        return self.rng.choices(MOODS, (negative, neutral, 1 - negative - neutral))[0]
+
+    def _times(self, name: str, count: int) -> list[int]:
+        """Times over the whole stream, as dense as the language's people are awake."""
+        offsets = self.spec["languages"][name]["utc_offsets_h"]
+        start_hour = self.start_ms / 3_600_000 % 24
+        minutes = range(self.hours * 60)
+        weights = [sum(activity((start_hour + minute / 60 + offset) % 24) for offset in offsets) for minute in minutes]
+        drawn = self.rng.choices(minutes, weights, k=count)
+        return [self.start_ms + minute * MINUTE_MS + self.rng.randrange(MINUTE_MS) for minute in drawn]
+
+
+def mentions_in(aliases: dict[str, list[str]], lang: str, name: str) -> list[str]:
+    """What people call an entity: names in their own script first, except where they write in Latin letters."""
+    own = [] if name.endswith("-latn") else aliases.get(lang, [])
+    return list(dict.fromkeys([*own, *aliases["*"]]))
+
+
+def iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def number_and_dress(posts: list[Post], rng: random.Random) -> list[Post]:
+    """Give every post its id, its place in the stream and the fields of its record."""
+    order = sorted(range(len(posts)), key=lambda i: (posts[i].published_ms, i))
+    ids = {old: f"{posts[old].language}-{new:05d}" for new, old in enumerate(order)}
+    languages = sorted({post.language for post in posts})
+    dressed = []
+    for old in order:
+        post = posts[old]
+        late = rng.random() < 0.012
+        delay_min = rng.uniform(12, 178) if late else min(rng.expovariate(2.2), 2.0)
+        record: dict[str, Any] = {"id": ids[old]}
+        if post.title:
+            record |= {"title": post.title, "body": post.text, "source": rng.choice(NEWS)}
+        else:
+            record |= {"text": post.text, "source": rng.choices(SOCIAL, (6, 3, 2, 1))[0]}
+        record["published_at"] = iso(post.published_ms)
+        if (draw := rng.random()) < 0.80:
+            record["lang"] = post.language
+        elif draw < 0.83:
+            record["lang"] = rng.choice([lang for lang in languages if lang != post.language])
+        record["author"] = f"desk-{record['source']}" if post.title else f"u{rng.randrange(3000):04d}"
+        record["url"] = f"https://{record['source']}.example/{post.language}/{token(rng, 8)}"
+        if post.title or rng.random() < 0.7:
+            record["reach"] = int(10 ** rng.gauss(4.3 if post.title else 2.3, 0.6))
+        repost_of = ids[int(post.repost_of)] if post.repost_of else ""
+        arrives_ms = post.published_ms + int(delay_min * MINUTE_MS)
+        dressed.append(replace(post, id=ids[old], repost_of=repost_of, arrives_ms=arrives_ms, late=late, record=record))
+    return dressed
+
+
+def broken_lines(start_ms: int, rng: random.Random) -> list[tuple[str, bytes]]:
+    """Records that no reader should trip over: (kind, line). Each kind comes several times."""
+
+    def line(**fields: Any) -> bytes:
+        record = {"id": f"odd-{rng.randrange(10**6):06d}", "text": "Zelvaro: what is this", "source": "chirp"}
+        return json.dumps(record | {"published_at": iso(start_ms)} | fields, ensure_ascii=False).encode()
+
+    once: list[tuple[str, bytes]] = [
+        ("oversized", line(text="Skyharrow " + "la " * 100_000)),
+        ("oversized", line(text="アズーラメトロ" + "草" * 300_000)),
+        ("nul_byte", line(text="Orvane\0Bank app\0")),
+        ("nul_byte", b'{"id":"odd-nul","text":"Biskavo \x00 raw"}'),
+        ("lone_surrogate", b'{"id":"odd-surrogate-1","text":"Biskavo \\ud83d yum","published_at":"%s"}' % iso(start_ms).encode()),
+        ("lone_surrogate", b'{"id":"odd-surrogate-2","text":"\\udc00","published_at":"%s"}' % iso(start_ms).encode()),
+        ("invalid_utf8", b'{"id":"odd-latin1","text":"Azura Transit tr\xe8s bien"}'),
+        ("invalid_utf8", b"\xff\xfe{\x00"),
+    ]
+    repeated: list[tuple[str, list[bytes]]] = [
+        ("not_json", [b"<html>502 Bad Gateway</html>", b'{"id": "odd-cut", "text": "Skyharrow flig', b"Zelvaro", b"{'id': 1}"]),
+        ("wrong_type", [b"[1, 2, 3]", b"42", b'"just a string"', line(text=17), line(text=["a", "b"]), line(published_at={"at": 1})]),
+        ("empty_text", [line(text=""), line(text="  \n\t "), line(text="\u200b\u200d")]),
+        ("missing_text", [b'{"id":"odd-bare"}', b"{}"]),
+        ("null_value", [b"null", b"null", b"null"]),
+        ("far_future", [line(published_at="2199-01-01T00:00:00Z"), line(published_at="9999-12-31T23:59:59Z")]),
+        ("unparsable_date", [line(published_at="yesterday-ish"), line(published_at="2026-13-45T99:00:00Z"), line(published_at="")]),
+        ("unknown_language", [line(lang="xx-klingon"), line(lang="zzz"), line(lang="!!")]),
+    ]
+    return once + [(kind, rng.choice(lines) if turn else lines[0]) for kind, lines in repeated for turn in range(5)]
+
+
+def generate(seed: int, start_ms: int | None = None) -> Stream:
+    """The whole stream for this seed; `start_ms` moves it in time (milliseconds since 1970-01-01 UTC)."""
+    scenario = tomllib.loads((HERE / "scenario.toml").read_text(encoding="utf-8"))
+    watchlist = tomllib.loads((HERE / "watchlist.toml").read_text(encoding="utf-8"))
+    if start_ms is None:
+        start_ms = int(datetime.fromisoformat(scenario["start"]).timestamp() * 1000)
+    drawn = Scenario(scenario, watchlist, HERE / "texts", start_ms, seed)
+    rng = drawn.rng
+    posts = number_and_dress(drawn.posts(), rng)
+    end_ms = start_ms + drawn.hours * 60 * MINUTE_MS
+
+    placed = [(post.arrives_ms, json.dumps(post.record, ensure_ascii=False).encode(), "") for post in posts]
+    repeats = rng.sample(posts, 60)
+    for post in repeats:
+        again = json.dumps(post.record, ensure_ascii=False).encode()
+        placed.append((post.arrives_ms + rng.randrange(1_000, 40 * MINUTE_MS), again, ""))
+    for kind, line in broken_lines(start_ms, rng):
+        placed.append((rng.randrange(start_ms, end_ms), line, kind))
+    placed.sort(key=lambda item: item[0])
+
+    expected = {
+        "seed": seed,
+        "start_ms": start_ms,
+        "end_ms": end_ms,
+        "records": len(placed),
+        "good_records": len(posts),
+        "languages": {lang: sum(post.language == lang for post in posts) for lang in sorted({p.language for p in posts})},
+        "events": [describe(event, posts, start_ms) for event in scenario["event"]],
+        "duplicates": sorted(post.id for post in repeats),
+        "near_duplicates": {post.id: post.repost_of for post in posts if post.repost_of},
+        "late": [post.id for post in posts if post.late],
+        "wrong_lang": [post.id for post in posts if post.record.get("lang", post.language) != post.language],
+        "malformed": [{"line": number, "kind": kind} for number, (_, _, kind) in enumerate(placed, 1) if kind],
+    }
+    return Stream([line for _, line, _ in placed], posts, expected)
+
+
+def describe(event: dict[str, Any], posts: list[Post], start_ms: int) -> dict[str, Any]:
+    """The truth about one planted event; times in milliseconds since 1970-01-01 UTC."""
+    mine = [post for post in posts if post.event == event["id"]]
+    languages: dict[str, dict[str, int]] = {}
+    for part in event["parts"]:
+        begin_ms = start_ms + part["start_min"] * MINUTE_MS
+        lang = part["language"].partition("-")[0]
+        known = languages.setdefault(lang, {"start_ms": begin_ms, "end_ms": 0})
+        known["start_ms"] = min(known["start_ms"], begin_ms)
+        known["end_ms"] = max(known["end_ms"], begin_ms + part["minutes"] * MINUTE_MS)
+        known["documents"] = sum(post.language == lang for post in mine)
+    return {
+        "id": event["id"],
+        "entity": event["entity"],
+        "kind": event["kind"],
+        "summary": event["summary"],
+        "start_ms": min(times["start_ms"] for times in languages.values()),
+        "end_ms": max(times["end_ms"] for times in languages.values()),
+        "languages": languages,
+        "document_ids": [post.id for post in mine],
+    }
+
+
+def main() -> None:
+    """Write the stream and its truth."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=HERE / "stream.jsonl.gz", help="gzip file; expected.json goes beside it")
+    parser.add_argument("--start", help="RFC 3339 time of the first minute; the scenario's own by default")
+    options = parser.parse_args()
+    start_ms = int(datetime.fromisoformat(options.start).timestamp() * 1000) if options.start else None
+    stream = generate(options.seed, start_ms)
+    options.out.write_bytes(gzip.compress(b"\n".join(stream.lines) + b"\n", 9, mtime=0))
+    truth = json.dumps(stream.expected, ensure_ascii=False, indent=1)
+    options.out.with_name("expected.json").write_text(truth + "\n", encoding="utf-8")
+    print(f"{len(stream.lines)} records, {len(stream.posts)} of them good, {options.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -161,7 +161,7 @@ def validate(config: Annotated[Path, typer.Argument(help="The configuration file
 
         settings = load_config(config)
         problems = []
-        for check in (lambda: load_watchlist(settings.watchlist), lambda: Bundle.load(settings.bundle)):
+        for check in (lambda: load_watchlist(settings.watchlist), lambda: Bundle.load(settings.inference.bundle)):
             try:
                 check()
             except BabelwatchError as error:
@@ -181,7 +181,9 @@ def config_example() -> None:
 
 @app.command()
 def schema(
-    name: Annotated[str | None, typer.Argument(help="document, opinion, alert, deadletter ...; all when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="document, opinion, alert, deadletter ...; all when left out.")
+    ] = None,
 ) -> None:
     """Print the JSON Schema of the records on the topics."""
     with _told_plainly():
@@ -213,7 +215,9 @@ def bundle_verify(path: Annotated[Path, typer.Argument(help="The bundle's folder
         from monitor.inference.bundle import Bundle
 
         bundle = Bundle.load(path)
-        out.print(f"[green]{path} is whole[/]: version {bundle.version}, {len(bundle.manifest.files)} files", highlight=False)
+        out.print(
+            f"[green]{path} is whole[/]: version {bundle.version}, {len(bundle.manifest.files)} files", highlight=False
+        )
 
 
 @deadletter_app.command("replay")

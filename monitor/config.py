@@ -15,10 +15,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from monitor.broker.settings import KafkaSettings, TopicSettings
-from monitor.detection.settings import AlertSettings, DetectionSettings
+from monitor.detection.incidents import AlertSettings
+from monitor.detection.settings import DetectionSettings
 from monitor.documents.parse import DocumentSettings
 from monitor.errors import ConfigError
 from monitor.http.settings import HttpSettings
@@ -53,8 +54,9 @@ class Config(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True, validate_default=True
     )
 
-    watchlist: Path = Field(Path("watchlist.toml"), description="The file of entities to watch; re-read when it changes.")
-    bundle: Path = Field(Path("bundles/default"), description="The folder of the model bundle.")
+    watchlist: Path = Field(
+        Path("watchlist.toml"), description="The file of entities to watch; re-read when it changes."
+    )
     service: ServiceSettings = Field(default_factory=ServiceSettings, description="The process itself.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The connection to Kafka.")
@@ -96,7 +98,9 @@ def load_config(path: Path | None) -> Config:
         return Config(**values)
     except ValidationError as error:
         where = str(path) if path is not None else "environment"
-        raise ConfigError("\n".join(_explain(where, error)), hint="`babelwatch config example` shows every option") from None
+        raise ConfigError(
+            "\n".join(_explain(where, error)), hint="`babelwatch config example` shows every option"
+        ) from None
     except Exception as error:  # pydantic-settings wraps JSON errors of environment variables in its own
         raise ConfigError(f"an environment variable cannot be read: {error}", where=ENV_PREFIX + "*") from None
 
@@ -105,7 +109,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), hint="`babelwatch config example > FILE` writes one") from None
+        raise ConfigError(
+            "no such file", where=str(path), hint="`babelwatch config example > FILE` writes one"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
     except tomllib.TOMLDecodeError as error:
@@ -169,7 +175,11 @@ def _explain(where: str, error: ValidationError) -> list[str]:
         key = ".".join(str(part) for part in item["loc"]) or "(file)"
         message = item["msg"].removeprefix("Value error, ")
         given = item.get("input")
-        shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and item["type"] != "extra_forbidden" else ""
+        shown = (
+            f", got {given!r}"
+            if isinstance(given, str | int | float | bool) and item["type"] != "extra_forbidden"
+            else ""
+        )
         secret = any(word in key for word in ("password", "secret", "token", "salt"))
         hint = f" ({_HINTS[item['type']]})" if item["type"] in _HINTS else ""
         lines.append(f"{where}: {key}: {message}{'' if secret else shown}{hint}")
@@ -240,7 +250,9 @@ def _toml(value: Any) -> str | None:
         inner = [_toml(item) for item in (sorted(value) if isinstance(value, frozenset | set) else value)]
         return f"[{', '.join(item for item in inner if item is not None)}]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
+        return (
+            "{ " + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
+        )
     return json.dumps(str(value), ensure_ascii=False)
 
 

@@ -48,7 +48,7 @@ def open_lines(path: Path) -> IO[bytes]:
     except OSError as error:
         raise BabelwatchError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if magic.startswith(GZIP_MAGIC):
-        return gzip.open(path, "rb")
+        return io.BufferedReader(gzip.GzipFile(path, "rb"))
     if magic.startswith(ZSTD_MAGIC):
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb")))
     return path.open("rb")

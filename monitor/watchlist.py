@@ -115,7 +115,9 @@ def _inconsistencies(path: Path, entities: tuple[Entity, ...]) -> list[str]:
         seen.add(entity.id)
         if not entity.names:
             problems.append(f"{path}: entity {entity.id}: has no aliases")
-        for alias in entity.names:
-            if not any(ch.isalnum() or ord(ch) > 0x2000 for ch in alias):
-                problems.append(f"{path}: entity {entity.id}: alias {alias!r} is only punctuation")
+        problems += [
+            f"{path}: entity {entity.id}: alias {alias!r} is only punctuation"
+            for alias in entity.names
+            if not any(ch.isalnum() or ord(ch) > 0x2000 for ch in alias)
+        ]
     return problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -138,9 +138,15 @@ async def ensure_topics(
     names: Sequence[str],
     *,
     compacted: Sequence[str] = (),
-    partitions: dict[str, int] | None = None,
+    like: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Create the topics that are missing, and return the number of partitions of each.
+
+    Args:
+        settings: The connection, and what new topics are like.
+        names: The topics.
+        compacted: Those that keep the newest value of each key.
+        like: Topics that get as many partitions as another one has.
 
     Raises:
         KafkaError: the broker is not reachable.
@@ -152,10 +158,12 @@ async def ensure_topics(
         existing = set(await admin.list_topics())
         missing = [name for name in dict.fromkeys(names) if name not in existing]
         if missing:
+            copied = [source for name, source in (like or {}).items() if name in missing and source in existing]
+            counts = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(copied)} if copied else {}
             wanted = [
                 NewTopic(
                     name,
-                    (partitions or {}).get(name, settings.partitions),
+                    counts.get((like or {}).get(name, ""), settings.partitions),
                     settings.replication_factor
                     if settings.replication_factor > 0
                     else await _default_replication(admin),

@@ -270,9 +270,9 @@ class Detector:
         for (entity, lang), row in self._bank.changed().items():
             changes[f"series|{entity}|{lang}".encode()] = row
         for key in self._touched:
-            kind, entity, bucket = (key.decode().split("|") + [""])[:3]
+            kind, entity, *bucket = key.decode().split("|")
             if kind == "cell":
-                cell = self._cells.get((entity, int(bucket)))
+                cell = self._cells.get((entity, int(bucket[0])))
                 changes[key] = _pack(cell) if cell is not None else None
             else:
                 incident = self._book.incidents.get(entity)
@@ -301,7 +301,9 @@ class Detector:
         except (msgspec.DecodeError, ValueError, IndexError) as error:
             raise StateError(f"the stored state cannot be read: {error}") from error
         if self._progress.version != STATE_VERSION:
-            raise StateError(f"the stored state has version {self._progress.version}, this release reads {STATE_VERSION}")
+            raise StateError(
+                f"the stored state has version {self._progress.version}, this release reads {STATE_VERSION}"
+            )
         self._bank.restore(series)
 
     # --- watchlist and views ----------------------------------------------------------------------------------------
@@ -341,17 +343,22 @@ class Detector:
         """Every series' signals with their expected bands, for people to look at."""
         return self._bank.views()
 
-    def counts(self, bucket_ms: int) -> dict[tuple[str, str], tuple[int, float]]:
-        """(documents, negatives) by entity and language of a remembered bucket, with the rollup `*`."""
-        found: dict[tuple[str, str], tuple[int, float]] = {}
-        for entity in self._entities:
-            cell = self._cells.get((entity, bucket_ms))
-            if cell is None:
-                continue
-            for lang, row in cell.counts.items():
-                found[entity, lang] = (sum(row[:3]), row[0])
-            found[entity, ROLLUP] = (cell.documents, sum(row[0] for row in cell.counts.values()))
-        return found
+
+def read_cell(key: bytes, value: bytes) -> tuple[str, int, dict[str, tuple[int, float]]] | None:
+    """What a row of state says of one entity's bucket: (entity, bucket, counts); None for other rows.
+
+    The counts are (documents, negatives) by language, and `*` for all.
+
+    Raises:
+        msgspec.DecodeError: the row is damaged.
+    """
+    kind, *rest = key.decode().split("|")
+    if kind != "cell":
+        return None
+    cell: Cell = _unpack(value, Cell)
+    counts = {lang: (sum(row[:3]), float(row[0])) for lang, row in cell.counts.items()}
+    counts[ROLLUP] = (sum(n for n, _ in counts.values()), sum(negatives for _, negatives in counts.values()))
+    return rest[0], int(rest[1]), counts
 
 
 def _by_share(languages: Iterable[str], shown: Evidence) -> list[str]:
@@ -375,4 +382,4 @@ def _unpack(data: bytes, kind: Any) -> Any:
     return msgspec.msgpack.decode(data, type=kind)
 
 
-__all__ = ["AlertSettings", "Detector", "EntityInfo", "Finding", "StateError", "Stats"]
+__all__ = ["AlertSettings", "Detector", "EntityInfo", "Finding", "StateError", "Stats", "read_cell"]

@@ -38,9 +38,11 @@ class Board:
         """Asks the process how it does: rates, lag, queue, model."""
 
     def on_point(self, entity: str, lang: str, point: Point) -> None:
-        """A closed bucket of a series."""
+        """A bucket of a series; what came last of one bucket stands, and older buckets are not touched again."""
         points = self._points.setdefault((entity, lang), deque(maxlen=MAX_POINTS))
-        if not points or point.bucket_ms > points[-1].bucket_ms:
+        if points and point.bucket_ms == points[-1].bucket_ms:
+            points[-1] = point
+        elif not points or point.bucket_ms > points[-1].bucket_ms:
             points.append(point)
 
     def on_expected(self, entity: str, lang: str, observed: float, expected: float, low: float, high: float) -> None:
@@ -79,7 +81,11 @@ class Board:
         return {
             "id": entity,
             "name": name,
-            "open": [i for i, steps in self._incidents.items() if steps[-1].entity == entity and steps[-1].state != "resolved"],
+            "open": [
+                i
+                for i, steps in self._incidents.items()
+                if steps[-1].entity == entity and steps[-1].state != "resolved"
+            ],
             "series": {lang: self._series(entity, lang) for lang in ["*", *languages]},
         }
 
@@ -100,5 +106,7 @@ class Board:
             **msgspec.to_builtins(told),
             "state": steps[-1].state,
             "ended_ms": steps[-1].ended_ms,
-            "steps": [{"state": s.state, "at_ms": s.at_ms, "summary": s.summary, "severity": s.severity} for s in steps],
+            "steps": [
+                {"state": s.state, "at_ms": s.at_ms, "summary": s.summary, "severity": s.severity} for s in steps
+            ],
         }

@@ -14,7 +14,7 @@ from monitor.broker.deadletter import deadletter
 from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
-from monitor.detection.detector import Detector
+from monitor.detection.detector import Detector, EntityInfo
 from monitor.errors import BrokerError
 from monitor.metrics import Metrics
 from monitor.records import Alert, Opinion, Origin, Watermark, cloud_event, decode_opinion_message, encode
@@ -64,6 +64,8 @@ class DetectProcessor:
         self._new_detector = new_detector
         self._on_advance = on_advance
         self._detector: Detector | None = None
+        self.entities: dict[str, EntityInfo] | None = None
+        """Set to a new watchlist; taken over before the next unit of work, in its thread."""
 
     async def restore(self) -> int | None:
         """Read the partition's state rows and rebuild the detector; its position comes with them."""
@@ -101,6 +103,9 @@ class DetectProcessor:
     def _judge(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> tuple[list[Output], list[Alert]]:
         detector = self._detector
         assert detector is not None
+        if self.entities is not None:
+            detector.set_entities(self.entities)
+            self.entities = None
         messages: list[Opinion | Watermark] = []
         outputs: list[Output] = []
         for record in records:
@@ -109,7 +114,15 @@ class DetectProcessor:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
                 outputs.append(
-                    deadletter(self._topics.deadletter, "detect", "not_an_opinion", str(error), origin, record.key, record.value)
+                    deadletter(
+                        self._topics.deadletter,
+                        "detect",
+                        "not_an_opinion",
+                        str(error),
+                        origin,
+                        record.key,
+                        record.value,
+                    )
                 )
                 self._metrics.dead_letters.labels("detect", "not_an_opinion").inc()
         before = detector.stats
@@ -123,7 +136,8 @@ class DetectProcessor:
             self._metrics.alerts.labels(alert.entity, alert.state, alert.severity).inc()
         number = self._partition.partition
         outputs += [
-            Output(self._topics.state, key, value, partition=number, latest=True) for key, value in detector.take_changes()
+            Output(self._topics.state, key, value, partition=number, latest=True)
+            for key, value in detector.take_changes()
         ]
         position = msgspec.json.encode(Position(records[-1].offset + 1))
         outputs.append(Output(self._topics.state, POSITION_KEY, position, partition=number, latest=True))

@@ -65,6 +65,7 @@ class Lane:
         self.partition = partition
         self.ready = False
         self.lost = False
+        self.processor: Processor | None = None
         self._new_processor = new_processor
         self._new_writer = new_writer
         self._committed = committed
@@ -167,6 +168,7 @@ class Lane:
     async def _run(self, writer: Writer) -> None:
         processor = self._new_processor()
         self._chunk = processor.chunk
+        self.processor = processor
         position = await processor.restore()
         if position is None:
             position = await self._committed()

@@ -111,7 +111,11 @@ class NotifyProcessor:
                 return Rejected(f"gave up after {failing_s:.0f} s: {outcome.reason}")
             pause_s = retry_delay(attempt, self._settings, self._rng, after_s=outcome.after_s)
             log.warning(
-                "sink.refused", sink=self._sink.name, alert=alert.id, reason=outcome.reason, retry_in_s=round(pause_s, 1)
+                "sink.refused",
+                sink=self._sink.name,
+                alert=alert.id,
+                reason=outcome.reason,
+                retry_in_s=round(pause_s, 1),
             )
             attempt += 1
             await self._pause(pause_s)

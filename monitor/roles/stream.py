@@ -33,7 +33,6 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
     Args:
         name: The role's name: classify or detect; part of the group's name.
         topic: What to consume.
-        new_processor: Makes the processor of one partition.
         settings: The connection.
         transactions: Whether the broker has them.
         metrics: Where to count.
@@ -44,7 +43,6 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         name: str,
         topic: str,
         *,
-        new_processor: Callable[[TopicPartition], Processor],
         settings: KafkaSettings,
         transactions: bool,
         metrics: Metrics,
@@ -53,7 +51,9 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self.topic = topic
         self.group = f"{settings.group_prefix}.{name}"
         self.beat_at = time.monotonic()
-        self._new_processor = new_processor
+        self.started = False
+        self.new_processor: Callable[[TopicPartition], Processor]
+        """Makes the processor of one partition; set before `run`."""
         self._settings = settings
         self._transactions = transactions
         self._metrics = metrics
@@ -79,9 +79,18 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         """Backlog by partition: records taken and not yet committed."""
         return {partition.partition: lane.backlog for partition, lane in self._lanes.items()}
 
+    def partitions(self) -> list[TopicPartition]:
+        """What is assigned."""
+        return list(self._lanes)
+
+    def processors(self) -> list[Processor]:
+        """Those at work now."""
+        return [lane.processor for lane in self._lanes.values() if lane.processor is not None]
+
     async def run(self, stopping: asyncio.Event, *, drain_s: float) -> None:
         """Work until `stopping` is set, then finish what was taken within `drain_s` seconds and leave the group."""
         await client.patiently(f"joining {self.group}", self._join, stopping=stopping)
+        self.beat_at, self.started = time.monotonic(), True
         try:
             while not stopping.is_set():
                 await self._poll_once()
@@ -173,7 +182,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _still_ours(self, partition: TopicPartition, lane: Lane) -> bool:
         """Nobody committed past us: then nobody else had the partition meanwhile, and the lane's state is current."""
         try:
-            return bool(await self._committed(partition) == lane.position)
+            return bool(await self.committed(partition) == lane.position)
         except KafkaError:
             return False
 
@@ -184,9 +193,9 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self._paused.discard(partition)
         lane = Lane(
             partition,
-            new_processor=lambda: self._new_processor(partition),
+            new_processor=lambda: self.new_processor(partition),
             new_writer=lambda: self._new_writer(partition),
-            committed=lambda: self._committed(partition),
+            committed=lambda: self.committed(partition),
             opened=self._opened,
             commit_interval_s=self._settings.commit_interval_s,
             on_commit=self._count_commit,
@@ -204,7 +213,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.seek(partition, position)
         self._consumer.resume(partition)
 
-    async def _committed(self, partition: TopicPartition) -> int | None:
+    async def committed(self, partition: TopicPartition) -> int | None:
+        """The group's committed offset, None when there is none."""
         assert self._consumer is not None
         offset: int | None = await self._consumer.committed(partition)
         return offset

@@ -20,6 +20,8 @@ from monitor.roles.stream import StreamRole
 class Copier:
     """Copies each record's value to another topic, slowly enough that work is in flight when things happen."""
 
+    chunk = 100
+
     def __init__(self, topic: str, pause_s: float = 0.0, fail_on: set[bytes] | None = None) -> None:
         self.topic = topic
         self.pause_s = pause_s

@@ -1,0 +1,375 @@
+"""Wires broker, roles, HTTP and signals together: the only place that knows all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+from aiokafka.structs import TopicPartition
+
+from monitor.broker import client
+from monitor.broker.embedded import EmbeddedBroker
+from monitor.broker.settings import KafkaSettings
+from monitor.config import Config
+from monitor.detection.detector import Detector, EntityInfo
+from monitor.documents.entities import Matcher
+from monitor.documents.language import LanguageIdentifier
+from monitor.documents.parse import Parser
+from monitor.documents.prepare import Preparer
+from monitor.errors import ConfigError
+from monitor.http.board import Board
+from monitor.http.health import Check, Health
+from monitor.http.server import serve
+from monitor.inference.bundle import Bundle
+from monitor.inference.classifier import BatchReport, Classifier
+from monitor.inference.engine import Engine
+from monitor.metrics import Metrics, Sample
+from monitor.records import Alert
+from monitor.roles.classify import ClassifyProcessor
+from monitor.roles.detect import DetectProcessor, check_partitions
+from monitor.roles.follow import follow
+from monitor.roles.notify import NotifyProcessor
+from monitor.roles.stream import StreamRole
+from monitor.sinks import make_sink
+from monitor.watch import WatchlistKeeper
+from monitor.watchlist import Watchlist
+
+log = structlog.get_logger("monitor.app")
+
+STALLED_S = 30.0
+"""A poll loop that has not turned for so long is stuck (a client that silently stopped): /healthz says so, and the
+orchestrator restarts us. A turn takes 0.1 s; a rebalance may hold one for some seconds."""
+
+VIEW_EVERY_S = 1.0
+"""The expected bands on the page and in the metrics are looked up so often: it reads every series."""
+
+
+class Role(StrEnum):
+    """What this process does."""
+
+    ALL = "all"
+    CLASSIFY = "classify"
+    DETECT = "detect"
+    NOTIFY = "notify"
+
+
+class App:
+    """One process of Babelwatch.
+
+    Args:
+        config: What to do.
+        role: Which part of it.
+        metrics: Where to count; its own by default.
+
+    Raises:
+        BabelwatchError: the configuration does not fit the role, or its files cannot be used.
+    """
+
+    def __init__(self, config: Config, role: Role = Role.ALL, metrics: Metrics | None = None) -> None:
+        if config.kafka.embedded and role is not Role.ALL:
+            raise ConfigError(
+                "the embedded broker lives inside one process, so that process needs all roles",
+                where="kafka.bootstrap_servers",
+                hint="name a Kafka, or run without --role",
+            )
+        names = [sink.name for sink in config.sinks]
+        if doubled := [name for name, count in Counter(names).items() if count > 1]:
+            raise ConfigError(f"the name {doubled[0]!r} is used twice", where="sinks", hint="names are unique")
+        self.config = config
+        self.role = role
+        self.metrics = metrics or Metrics()
+        self.kafka: KafkaSettings = config.kafka
+        self.board = Board()
+        self.url = ""
+        self.watchlist = WatchlistKeeper(config.watchlist, self.metrics)
+        self._bundle = Bundle.load(config.inference.bundle)
+        self._roles: dict[str, StreamRole] = {}
+        self._detectors: dict[TopicPartition, Detector] = {}
+        self._viewed_at = 0.0
+        self._stopping = asyncio.Event()
+        self._starting = "connecting to the broker"
+        self._started_at = time.monotonic()
+        self.health = Health(
+            alive={"loops": self._loops_turn}, ready={"start": self._has_started, "roles": self._roles_ready}
+        )
+        self._declare_metrics()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Work until told to stop; returns the exit code."""
+        self._listen_to_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            if self.config.http.enabled:
+                served = serve(self.config.http, self.metrics.registry, self.health, self.board)
+                self.url = await stack.enter_async_context(served)
+                log.info("http.listening", url=self.url)
+            if self.config.kafka.embedded:
+                broker = await stack.enter_async_context(EmbeddedBroker())
+                self.kafka = self.config.kafka.model_copy(update={"bootstrap_servers": broker.address})
+            try:
+                return await self._work(stack)
+            except asyncio.CancelledError:
+                if self._stopping.is_set():
+                    return 0
+                raise
+
+    def stop(self) -> None:
+        """Finish what is in flight, then end."""
+        self._stopping.set()
+
+    async def _work(self, stack: contextlib.AsyncExitStack) -> int:
+        topics = self.config.topics
+        names = [topics.documents, topics.opinions, topics.alerts, topics.deadletter, topics.state]
+        partitions = await client.patiently(
+            "looking up the topics", lambda: client.ensure_topics(self.kafka, names, compacted=[topics.state], like={topics.state: topics.opinions}),
+            stopping=self._stopping,
+        )  # fmt: skip
+        check_partitions(partitions, topics)
+        transactions = await client.patiently(
+            "asking for transactions", lambda: client.has_transactions(self.kafka), stopping=self._stopping
+        )
+        log.info(
+            "delivery.mode", mode="exactly once" if transactions else "at least once, with deterministic ids",
+            bundle=self._bundle.version, watchlist=self.watchlist.current.version,
+        )  # fmt: skip
+        await self._make_roles(stack, partitions, transactions)
+        drain_s = self.config.service.shutdown_timeout_s
+        jobs: list[Coroutine[Any, Any, None]] = [
+            role.run(self._stopping, drain_s=drain_s) for role in self._roles.values()
+        ]
+        jobs.append(self.watchlist.follow(self._stopping))
+        if self.config.http.enabled:
+            jobs.append(
+                follow(
+                    self.board, kafka=self.kafka, topics=topics, partitions=partitions, transactions=transactions,
+                    stopping=self._stopping,
+                )
+            )  # fmt: skip
+        self._starting = ""
+        tasks = [asyncio.create_task(job) for job in jobs]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [task for task in done if not task.cancelled() and task.exception() is not None]
+        if failed:
+            log.error("process.failing", exc_info=failed[0].exception())
+        self._stopping.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        log.info("process.stopped", clean=not failed)
+        return 1 if failed else 0
+
+    async def _make_roles(
+        self, stack: contextlib.AsyncExitStack, partitions: dict[str, int], transactions: bool
+    ) -> None:
+        wanted = {Role.CLASSIFY, Role.DETECT, Role.NOTIFY} if self.role is Role.ALL else {self.role}
+        if Role.CLASSIFY in wanted:
+            self._starting = "loading the model"
+            await self._make_classify(stack, partitions[self.config.topics.opinions], transactions)
+        if Role.DETECT in wanted:
+            self._make_detect(transactions)
+        if Role.NOTIFY in wanted:
+            await self._make_notify(stack, transactions)
+        self.watchlist.listen(self._take_watchlist)
+
+    async def _make_classify(
+        self, stack: contextlib.AsyncExitStack, opinion_partitions: int, transactions: bool
+    ) -> None:
+        config = self.config
+        engine = await asyncio.to_thread(Engine, self._bundle, config.inference)
+        stack.callback(engine.close)
+        await asyncio.to_thread(engine.warm_up)
+        classifier = await stack.enter_async_context(Classifier(engine, config.inference, on_batch=self._on_batch))
+        self.metrics.derived.provide("babelwatch_model_queue_documents", lambda: [((), classifier.pending)])
+        identifier = await asyncio.to_thread(LanguageIdentifier)
+        key = config.service.author_salt.get_secret_value().encode()
+        preparer = Preparer(Parser(config.documents), Matcher(self.watchlist.current), identifier, key)
+
+        def rematch(watchlist: Watchlist) -> None:
+            preparer.matcher = Matcher(watchlist)
+
+        self.watchlist.listen(rematch)
+        role = self._role("classify", config.topics.documents, transactions)
+        role.new_processor = lambda partition: ClassifyProcessor(
+            partition, kafka=self.kafka, topics=config.topics, opinion_partitions=opinion_partitions, preparer=preparer,
+            classifier=classifier, metrics=self.metrics, committed=role.committed,
+        )  # fmt: skip
+
+    def _make_detect(self, transactions: bool) -> None:
+        config = self.config
+
+        def new_detector(state: dict[bytes, bytes]) -> Detector:
+            return Detector(config.detection, config.alerts, self._entities(), self._confusion, state)
+
+        role = self._role("detect", config.topics.opinions, transactions)
+        role.new_processor = lambda partition: DetectProcessor(
+            partition, kafka=self.kafka, topics=config.topics, transactions=transactions, metrics=self.metrics,
+            new_detector=new_detector, on_advance=self._on_advance,
+        )  # fmt: skip
+
+    async def _make_notify(self, stack: contextlib.AsyncExitStack, transactions: bool) -> None:
+        for settings in self.config.sinks:
+            sink = make_sink(settings)
+            stack.push_async_callback(sink.close)
+            role = self._role(f"notify.{settings.name}", self.config.topics.alerts, transactions)
+            role.new_processor = lambda _, sink=sink, settings=settings: NotifyProcessor(  # type: ignore[misc]
+                sink, settings, topics=self.config.topics, metrics=self.metrics, stopping=self._stopping,
+                rng=random.Random(),
+            )  # fmt: skip
+
+    def _role(self, name: str, topic: str, transactions: bool) -> StreamRole:
+        role = StreamRole(name, topic, settings=self.kafka, transactions=transactions, metrics=self.metrics)
+        self._roles[name] = role
+        return role
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def on_stop(number: int) -> None:
+            if self._stopping.is_set():
+                # The second one means now: what is not committed is read again.
+                os._exit(128 + number)
+            log.info("process.stopping", signal=signal.Signals(number).name)
+            self._stopping.set()
+
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread: tests
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, on_stop, int(number))
+            loop.add_signal_handler(signal.SIGHUP, self.watchlist.reload)
+
+    # --- watchlist, bundle, views -----------------------------------------------------------------------------------
+
+    def _entities(self) -> dict[str, EntityInfo]:
+        watched = self.watchlist.current.entities.values()
+        return {entity.id: EntityInfo(entity.name, entity.names, dict(entity.labels)) for entity in watched}
+
+    def _take_watchlist(self, watchlist: Watchlist) -> None:
+        self.board.entities = {entity.id: entity.name for entity in watchlist.entities.values()}
+        for role in self._roles.values():
+            for processor in role.processors():
+                if isinstance(processor, DetectProcessor):
+                    processor.entities = self._entities()
+        self.board.changed()
+
+    def _confusion(self, lang: str) -> npt.NDArray[np.float64] | None:
+        known = self._bundle.manifest.calibration.get("sentiment", {})
+        entry = known.get(lang) or known.get("*")
+        return np.array(entry.confusion, np.float64) if entry is not None else None
+
+    def _on_batch(self, report: BatchReport) -> None:
+        self.metrics.batch_documents.observe(report.documents)
+        self.metrics.model_seconds.observe(report.run_s)
+        self.metrics.batch_tokens.labels("real").inc(report.tokens)
+        self.metrics.batch_tokens.labels("padding").inc(report.padded_tokens - report.tokens)
+
+    def _on_advance(self, partition: TopicPartition, detector: Detector, alerts: Sequence[Alert]) -> None:
+        self._detectors[partition] = detector
+        for alert in alerts:
+            log.info(
+                "alert.raised", incident=alert.incident, entity=alert.entity, state=alert.state, severity=alert.severity,
+                languages=alert.languages,
+            )  # fmt: skip
+        if time.monotonic() - self._viewed_at < VIEW_EVERY_S:
+            return
+        self._viewed_at = time.monotonic()
+        for view in detector.views():
+            if view.signal == "negative_share":
+                self.board.on_expected(view.entity, view.lang, view.observed, view.expected, view.low, view.high)
+
+    # --- health and metrics -----------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Every role assigned and restored, the model warm."""
+        return all(check().ok for check in self.health.ready.values())
+
+    def lag(self) -> int:
+        """Records not yet worked off, over all roles."""
+        return sum(behind for role in self._roles.values() for _, behind in role.lags())
+
+    def documents_done(self) -> int:
+        """Documents whose outcome is known."""
+        counted = self.metrics.documents.collect()
+        return int(sum(s.value for family in counted for s in family.samples if s.name.endswith("_total")))
+
+    def dead_letters(self) -> Counter[str]:
+        """Dead letters by reason."""
+        found: Counter[str] = Counter()
+        for family in self.metrics.dead_letters.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    found[sample.labels["reason"]] += int(sample.value)
+        return found
+
+    def _loops_turn(self) -> Check:
+        now = time.monotonic()
+        stuck = [role.name for role in self._roles.values() if role.started and now - role.beat_at > STALLED_S]
+        return Check(not stuck, f"no turn for {STALLED_S:.0f} s: {', '.join(stuck)}" if stuck else "")
+
+    def _has_started(self) -> Check:
+        return Check(not self._starting, self._starting)
+
+    def _roles_ready(self) -> Check:
+        waiting = [role.name for role in self._roles.values() if not role.ready]
+        return Check(
+            not waiting and not self._starting, f"not assigned or restoring: {', '.join(waiting)}" if waiting else ""
+        )
+
+    def _pipeline(self) -> dict[str, Any]:
+        return {
+            "documents": self.documents_done(),
+            "lag": self.lag(),
+            "refused": sum(self.dead_letters().values()),
+            "model": self._bundle.manifest.name,
+            "up": f"{(time.monotonic() - self._started_at) / 60:.0f} min",
+        }
+
+    def _declare_metrics(self) -> None:
+        self.board.pipeline = self._pipeline
+        self.metrics.build.labels(version("babelwatch"), self._bundle.version).set(1)
+        derived = self.metrics.derived
+
+        def detectors() -> Iterable[tuple[str, Detector]]:
+            role = self._roles.get("detect")
+            mine = set(role.partitions()) if role else set()
+            return [(str(p.partition), d) for p, d in sorted(self._detectors.items()) if p in mine]
+
+        def of_views(field: str) -> list[Sample]:
+            return [
+                ((view.entity, view.lang), getattr(view, field))
+                for _, detector in detectors()
+                for view in detector.views()
+                if view.signal == "negative_share"
+            ]
+
+        def open_incidents() -> list[Sample]:
+            counts = Counter(dict.fromkeys(self.watchlist.current.entities, 0)) if self._detectors else Counter()
+            for _, detector in detectors():
+                counts.update(i.entity for i in detector.open_incidents if i.state == "firing")
+            return [((entity,), count) for entity, count in counts.items()]
+
+        derived.provide(
+            "babelwatch_lag_records",
+            lambda: [((r.name, str(p)), lag) for r in self._roles.values() for p, lag in r.lags()],
+        )
+        derived.provide(
+            "babelwatch_backlog_records",
+            lambda: [((r.name, str(p)), n) for r in self._roles.values() for p, n in r.positions().items()],
+        )
+        derived.provide("babelwatch_series", lambda: [((p,), len(d)) for p, d in detectors()])
+        derived.provide("babelwatch_watermark_seconds", lambda: [((p,), d.closed_ms / 1000) for p, d in detectors()])
+        derived.provide("babelwatch_open_incidents", open_incidents)
+        derived.provide("babelwatch_negative_share_ratio", lambda: of_views("observed"))
+        derived.provide("babelwatch_negative_share_low_ratio", lambda: of_views("low"))
+        derived.provide("babelwatch_negative_share_high_ratio", lambda: of_views("high"))
+        derived.provide("babelwatch_expected_negative_share_ratio", lambda: of_views("expected"))

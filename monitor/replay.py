@@ -124,7 +124,9 @@ async def replay(
     try:
         async for group in paced(lines, speed):
             for line in group:
-                await producer.send(topic, line.value, key=line.key)
+                # A record has a key or a value: the client insists.
+                key = line.key if line.value is not None else b""
+                await producer.send(topic, line.value, key=key)
             sent += len(group)
             on_progress(sent, group[-1].due_ms if group else None)
         await producer.flush()

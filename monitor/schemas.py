@@ -42,6 +42,11 @@ def schemas() -> dict[str, dict[str, Any]]:
     """
     made = {
         name: msgspec.json.schema(kind)
-        for name, kind in (("opinion", Opinion), ("watermark", Watermark), ("alert", AlertEvent), ("deadletter", DeadLetter))
+        for name, kind in (
+            ("opinion", Opinion),
+            ("watermark", Watermark),
+            ("alert", AlertEvent),
+            ("deadletter", DeadLetter),
+        )
     }
     return {name: {"$schema": DIALECT, **schema} for name, schema in {"document": _DOCUMENT, **made}.items()}

@@ -20,18 +20,17 @@ CHUNK_ROWS = 2048
 """Rows worked on at once: two megabytes of state, which stays in the processor's cache."""
 DAY_MS = baseline.DAY_MS
 MIN_EVIDENCE = float(np.log(100.0))
-"""A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
+"""A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them. A rise of
+the negative volume needs as much from the share too: a harmless burst has more negatives as it has more of everything."""
 END_EVIDENCE = 3.0
 """An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
 SILENCE_END_MS = 6 * 3_600_000
 """A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
-DOUBT = 2.0
-"""Standard errors of the expected share that still count as no change."""
+SHARE_DOUBT, VOLUME_DOUBT = 2.0, 0.5
+"""Standard errors of what is expected that still count as no change: nearly all of the doubt for the share, whose prior may be
+another language's; less for the volume, which is unlearned within days."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
-NEGATIVE_Z = 3.0
-"""A rise of negative volume is bad news only if its share is up by this many standard errors too; a harmless burst
-carries more negatives just as it carries more of everything."""
 NEGATIVE_BY_NATURE = 0.5
 """Where most documents are negative as a rule, a burst is bad news without a change of share."""
 ADOPTED_DOCUMENTS = 500.0
@@ -224,7 +223,7 @@ class SeriesBank:
         _add_to_windows(rows, volume, share, seen)
 
         before = rows["alarm"] > 0
-        raised = self._raise(rows, seen, share, bucket_ms)
+        raised = self._raise(rows, bucket_ms)
         ended = self._end(rows, before, steps, quiet_steps, clock, seen)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
         self._learn(rows, parents, clock, volume, share, seen, is_rollup)
@@ -259,7 +258,7 @@ class SeriesBank:
         worth = seen.worth / np.maximum(seen.documents, 1e-12)
         youden = np.where(seen.documents > 0, seen.youden / np.maximum(seen.documents, 1e-12), 1.0)
         step = self._settings.minimal_effect * youden
-        null = np.clip(share.mean + DOUBT * share.doubt + step / 2, 0.005, 0.97)
+        null = np.clip(share.mean + SHARE_DOUBT * share.doubt + step / 2, 0.005, 0.97)
         effects = step[:, None] * evidence.SHARE_STEPS
         shape = (len(rows), len(SIGNALS), evidence.RATIOS.size)
         steps, quiet = np.zeros(shape), np.zeros(shape)
@@ -274,10 +273,10 @@ class SeriesBank:
             if not self._parts[signal]:
                 continue
             steps[:, signal] = known[:, None] * evidence.volume_ratio(
-                counts, mean * (1 + doubt), volume.dispersion, worth
+                counts, mean * (1 + VOLUME_DOUBT * doubt), volume.dispersion, worth
             )
             quiet[:, signal] = known[:, None] * evidence.volume_ratio(
-                np.zeros_like(counts), quiet_mean * (1 + doubt), volume.dispersion, worth
+                np.zeros_like(counts), quiet_mean * (1 + VOLUME_DOUBT * doubt), volume.dispersion, worth
             )
         return steps, quiet
 
@@ -296,7 +295,7 @@ class SeriesBank:
         days[young, 1:] = 0.0
         return days
 
-    def _raise(self, rows: Rows, seen: _Seen, share: baseline.Share, bucket_ms: int) -> Bools:
+    def _raise(self, rows: Rows, bucket_ms: int) -> Bools:
         here, signals = np.ogrid[: len(rows), : len(SIGNALS)]
         best = evidence.best_effect(rows)
         window = rows["window"][here, signals, best]
@@ -310,21 +309,20 @@ class SeriesBank:
         raised = np.zeros_like(enough)
         chosen = np.flatnonzero(enough.any(1))
         if len(chosen):
-            raised[chosen] = enough[chosen] & self._matters(window[chosen], share.correlation[chosen])
+            raised[chosen] = enough[chosen] & self._matters(window[chosen], rows["climb"][chosen, 0].max(1))
             rows["alarm"] = np.where(raised, best + 1, rows["alarm"])
             rows["raised"] = np.where(raised, bucket_ms, rows["raised"])
             rows["descent"] = np.where(raised, 0, rows["descent"])
         return raised
 
-    def _matters(self, window: Rows, correlation: Floats) -> Bools:
+    def _matters(self, window: Rows, share_climb: Floats) -> Bools:
         """Whether each signal's rise is large enough, and bad enough, to wake somebody: bool [n, signals]."""
         documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
         effect = (window["corrected"] - window["corrected_expected"]) / documents
         usual = np.clip(window["negatives_expected_mix"] / documents, 0.005, 0.95)
-        deviation = (window["negatives"] / documents - usual) * np.sqrt(documents / (usual * (1 - usual)))
-        deviation /= np.sqrt(1 + correlation)[:, None]
-        by_nature = window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE
-        worse = (deviation >= NEGATIVE_Z) | (by_nature & (deviation >= -1.0))
+        unchanged = window["negatives"] / documents >= usual - np.sqrt(usual * (1 - usual) / documents)
+        by_nature = unchanged & (window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE)
+        worse = (share_climb >= MIN_EVIDENCE)[:, None] | by_nature
         ratio = self._settings.minimal_ratio
         return np.stack(
             [

@@ -21,6 +21,7 @@ MIN_LANGUAGE_SHARE, MIN_LANGUAGE_EXCESS = 0.08, 3.0
 SAME_STORY = 0.6
 """Jaccard similarity of words from which two posts are shown as one."""
 
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """What is remembered of one entity around an incident."""
@@ -114,7 +115,10 @@ def representative(samples: Sequence[Sample], terms: Sequence[str], *, most: int
     def worth(group: list[tuple[Sample, set[str]]]) -> tuple[float, int]:
         sample, words = group[0]
         new = sum(weight.get(word, 0.0) / (1 + covered[word]) for word in words)
-        return (new + 0.3 / (1 + languages[sample.lang]) + 0.3 * sample.negative + 0.1 * min(len(group), 10), -sample.rank)
+        return (
+            new + 0.3 / (1 + languages[sample.lang]) + 0.3 * sample.negative + 0.1 * min(len(group), 10),
+            -sample.rank,
+        )
 
     while groups and len(chosen) < most:
         best = max(groups, key=worth)
@@ -145,7 +149,9 @@ def _stories(samples: Sequence[Sample]) -> list[list[tuple[Sample, set[str]]]]:
     return groups
 
 
-def summary(name: str, state: str, finding: Finding | None, shown: Evidence, languages: Sequence[str], onset_ms: int) -> str:
+def summary(
+    name: str, state: str, finding: Finding | None, shown: Evidence, languages: Sequence[str], onset_ms: int
+) -> str:
     """One line for a phone."""
     where = f" in {', '.join(languages[:6])}" if languages else ""
     if state == "resolved" or finding is None:

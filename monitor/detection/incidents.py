@@ -111,7 +111,9 @@ class IncidentBook:
     def forget(self, bucket_ms: int) -> list[str]:
         """Drop incidents that are too long over to be re-opened; returns their entities."""
         limit = bucket_ms - self._settings.reopen_s * 1000
-        gone = [e for e, incident in self.incidents.items() if incident.state == "resolved" and incident.ended_ms < limit]
+        gone = [
+            e for e, incident in self.incidents.items() if incident.state == "resolved" and incident.ended_ms < limit
+        ]
         for entity in gone:
             del self.incidents[entity]
         return sorted(gone)

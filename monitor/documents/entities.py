@@ -34,7 +34,9 @@ _HANGUL = re.compile("[\uac00-\ud7a3]")
 _ARABIC = re.compile("[\u0600-\u06ff]")
 
 # Words that Arabic writes onto the front of the next one: and, so, with, to, like, the, and their combinations.
-_ARABIC_CLITICS = frozenset("و ف ب ل ك ال وال فال بال كال لل ولل وب ول فب فل".split())
+_ARABIC_CLITICS = frozenset(
+    ["و", "ف", "ب", "ل", "ك", "ال", "وال", "فال", "بال", "كال", "لل", "ولل", "وب", "ول", "فب", "فل"]
+)
 # Particles that Korean writes onto the end of a name: topic, subject, object, with, from, to, also, only, ...
 _KOREAN_PARTICLES = re.compile(
     "(?:은|는|이|가|을|를|의|에|에서|에게|께|도|와|과|랑|이랑|로|으로|만|까지|부터|처럼|보다|이나|나|라고|이라고|한테|측|씨|님|네|야|아|라|이라|인|입니다|이다|요|이요|조차|마저|뿐|들|들이)+"

@@ -30,7 +30,9 @@ _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b
 _IPV6 = re.compile(r"(?<![\w:])[0-9a-f]{0,4}:[0-9a-f:.]{2,40}(?![\w:])", re.IGNORECASE)
 _IPV4 = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
 _LONG_NUMBER = re.compile(r"(?<![\w.,])\+?\(?\d(?:[ \-./()]{0,2}\d){6,30}(?![\w])")
-_DATE_OR_PRICE = re.compile(r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,3}(?:[ .,]\d{3})+(?:[.,]\d{1,2})?|(?:19|20)\d\d[ /-]{1,3}(?:19|20)?\d\d)")
+_DATE_OR_PRICE = re.compile(
+    r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,3}(?:[ .,]\d{3})+(?:[.,]\d{1,2})?|(?:19|20)\d\d[ /-]{1,3}(?:19|20)?\d\d)"
+)
 
 MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 8, 15
 """E.164 allows 15; below 8 a number is a price, a flight or a score more often than a telephone."""
@@ -51,7 +53,9 @@ def mask(text: str, keep_handles: Collection[str] = ()) -> str:
         return text
     text, plain = _replace(text, plain, _URL, lambda match: mask_url(match.group()))
     text, plain = _replace(text, plain, _MAIL, lambda _: "<email>")
-    text, plain = _replace(text, plain, _HANDLE, lambda match: None if fold(match.group()) in keep_handles else "<user>")
+    text, plain = _replace(
+        text, plain, _HANDLE, lambda match: None if fold(match.group()) in keep_handles else "<user>"
+    )
     text, plain = _replace(text, plain, _IBAN, lambda match: "<iban>" if _is_iban(match.group()) else None)
     text, plain = _replace(text, plain, _IPV4, lambda _: "<ip>")
     text, plain = _replace(text, plain, _IPV6, _ipv6)

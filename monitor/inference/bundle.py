@@ -158,13 +158,17 @@ class Bundle:
         return path if name in self.manifest.files and path.exists() else None
 
     def calibration(self, head: str, lang: str) -> Calibration:
-        """The calibration of a head for a language, or the head's general one.
+        """The calibration of a head for a language, for it without its script (`hi-Latn`), or the head's general one.
 
         Raises:
             KeyError: The bundle has no such head (`Manifest.head` tells beforehand).
         """
-        entries = self.manifest.calibration[head]
-        return entries.get(lang) or entries[ANY_LANGUAGE]
+        return find_calibration(self.manifest.calibration[head], lang)
+
+
+def find_calibration(entries: Mapping[str, Calibration], lang: str) -> Calibration:
+    """The entry for a language tag: its own, its language's without the script, or `ANY_LANGUAGE`'s."""
+    return entries.get(lang) or entries.get(lang.partition("-")[0]) or entries[ANY_LANGUAGE]
 
 
 def read_manifest(folder: Path) -> Manifest:

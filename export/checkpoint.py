@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel
+from transformers.utils import logging
 
 from monitor.errors import BabelwatchError
 from monitor.inference.bundle import ANY_LANGUAGE, Calibration, Head
@@ -101,7 +102,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     tokenizer = Tokenizer.from_file(str(_present(folder / "tokenizer.json")))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    encoder = AutoModel.from_pretrained(_present(folder / "encoder"), attn_implementation="eager", dtype=torch.float32)
+    encoder = _load_encoder(_present(folder / "encoder"))
     model = Classifier(encoder, _load_heads(folder / "heads.safetensors", heads), about["pooling"]).eval()
     fitted = _read_json(folder / "calibration.json")
     return Checkpoint(
@@ -122,6 +123,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         languages=tuple(about.get("languages", ())),
         provenance=about.get("provenance", {}),
     )
+
+
+def _load_encoder(folder: Path) -> nn.Module:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would tell of the pooler, which is not used here
+    try:
+        # The eager attention is the one whose traced operators the optimiser knows how to fuse.
+        return cast(nn.Module, AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ExportError(f"is not an encoder that can be loaded: {error}".splitlines()[0], where=str(folder)) from None
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _load_heads(path: Path, heads: tuple[Head, ...]) -> dict[str, nn.Linear]:

@@ -36,7 +36,9 @@ def fuse(model: onnx.ModelProto, model_type: str, heads: int, hidden: int) -> on
     options = FusionOptions("bert")
     options.use_multi_head_attention = True  # keeps the projections as matrix products, which can then be quantised
     options.attention_mask_format = AttentionMaskFormat.AttentionMask
-    options.enable_skip_layer_norm = False  # the fused CPU kernel takes four times as long as its two parts (1.32, AVX-512)
+    options.enable_skip_layer_norm = (
+        False  # the fused CPU kernel takes four times as long as its two parts (1.32, AVX-512)
+    )
     options.enable_embed_layer_norm = False  # it would hide the embedding's Gather, which is quantised on its own
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

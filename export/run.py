@@ -20,7 +20,7 @@ from export.checkpoint import Checkpoint, Classifier, ExportError, load_checkpoi
 from export.corpus import Example
 from export.onnx import to_onnx
 from export.runner import Outputs, collect, onnx_run, session
-from monitor.inference.bundle import ANY_LANGUAGE, Calibration, Manifest, Variant
+from monitor.inference.bundle import Calibration, Manifest, Variant, find_calibration
 
 DEFAULT_VOCABULARY = 82_000
 """Pieces that bring a 12 x 384 encoder with 4-bit embeddings just under 40 MB; fewer cost tokens in every language."""
@@ -132,8 +132,11 @@ def export_bundle(
     _cut_embedding(checkpoint.model, kept)
     pad_id = _pad_id(tokenizer)
 
+    def calibration(head: str, lang: str) -> Calibration:
+        return find_calibration(checkpoint.calibration[head], lang)
+
     def compared(candidate: Outputs) -> parity.Report:
-        return parity.compare(lambda _: expected, lambda _: candidate, samples, _calibration(checkpoint), heads)
+        return parity.compare(lambda _: expected, lambda _: candidate, samples, calibration, heads)
 
     summaries: dict[str, Any] = {}
     if samples:
@@ -197,14 +200,6 @@ def _samples(options: ExportOptions) -> list[parity.Sample]:
     return samples
 
 
-def _calibration(checkpoint: Checkpoint) -> Callable[[str, str], Calibration]:
-    def find(head: str, lang: str) -> Calibration:
-        entries = checkpoint.calibration[head]
-        return entries.get(lang) or entries[ANY_LANGUAGE]
-
-    return find
-
-
 def _truncated(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.enable_truncation(max_length)
@@ -253,7 +248,8 @@ def _coverages(
 def _cut_embedding(model: Classifier, kept: NDArray[np.int64]) -> None:
     encoder = cast(Any, model.encoder)
     old = encoder.get_input_embeddings().weight.data
-    encoder.set_input_embeddings(nn.Embedding.from_pretrained(old[torch.from_numpy(kept)].clone()))
+    rows = old[torch.from_numpy(kept)].clone()
+    encoder.set_input_embeddings(nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows))
 
 
 def _models(checkpoint: Checkpoint, heads: Sequence[str], variants: Sequence[Variant]) -> dict[Variant, bytes]:

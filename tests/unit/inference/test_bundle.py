@@ -67,6 +67,7 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
 def test_a_language_without_calibration_gets_the_general_one(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.calibration("mood", "th") == THAI
+    assert bundle.calibration("mood", "th-Latn") == THAI
     assert bundle.calibration("mood", "sw") == EVEN
 
 

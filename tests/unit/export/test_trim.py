@@ -1,0 +1,135 @@
+"""What must hold of a cut vocabulary, whatever is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from export import trim
+from export.checkpoint import ExportError
+from export.corpus import read_texts
+from tests.unit.export import tiny
+
+WHOLE = tiny.tokenizer()
+VOCAB = trim.vocabulary(WHOLE)
+SINGLES = {piece for piece, _ in VOCAB if len(piece.removeprefix("▁")) <= 1}
+FORCED = [i for i, (piece, _) in enumerate(VOCAB) if piece in SINGLES or piece in tiny.SPECIAL]
+
+any_text = st.text(alphabet=st.one_of(st.sampled_from([*tiny.LETTERS, " ", "  "]), st.characters()), max_size=80)
+words = st.lists(st.sampled_from(tiny.SYLLABLES), max_size=12).map(" ".join)
+texts = st.one_of(any_text, words, st.lists(st.sampled_from(tiny.SYLLABLES), max_size=9).map("".join))
+choices = st.sets(st.integers(0, len(VOCAB) - 1)).map(
+    lambda chosen: np.array(sorted({*chosen, *FORCED}), dtype=np.int64)
+)
+
+
+def cut(kept: np.ndarray) -> Tokenizer:
+    made = Tokenizer.from_str(trim.trim_tokenizer(WHOLE, kept, 10_000))
+    assert made.get_vocab_size() == len(kept)
+    return made
+
+
+@given(kept=choices, text=texts)
+def test_a_text_of_kept_pieces_keeps_its_pieces_under_new_ids(kept: np.ndarray, text: str) -> None:
+    before = WHOLE.encode(text)
+    if set(before.ids) <= set(kept.tolist()):
+        after = cut(kept).encode(text)
+        assert [int(kept[i]) for i in after.ids] == before.ids
+        assert after.offsets == before.offsets
+
+
+@given(kept=choices, text=texts)
+def test_the_cut_makes_nothing_unknown_and_loses_no_text(kept: np.ndarray, text: str) -> None:
+    before, made = WHOLE.encode(text), cut(kept)
+    after = made.encode(text)
+    known = [piece for piece, i in zip(before.tokens, before.ids, strict=True) if i != 3]
+    if len(known) == len(before.ids):
+        assert 3 not in [int(kept[i]) for i in after.ids]
+        assert "".join(after.tokens) == "".join(before.tokens)
+    assert [int(kept[after.ids[0]]), int(kept[after.ids[-1]])] == [0, 2]
+
+
+@given(data=st.data(), size=st.integers(len(FORCED), len(VOCAB)))
+def test_selection_keeps_the_size_the_special_and_the_single_characters(data: st.DataObject, size: int) -> None:
+    shares = np.array(data.draw(st.lists(st.floats(0, 1), min_size=len(VOCAB), max_size=len(VOCAB))))
+    kept = trim.select(VOCAB, range(4), {"xx": shares / max(shares.sum(), 1e-9)}, size)
+    assert len(kept) <= size
+    assert set(FORCED) <= set(kept.tolist())
+    assert list(kept) == sorted(set(kept.tolist()))
+
+
+def test_selection_prefers_each_languages_frequent_pieces() -> None:
+    candidates = [i for i in range(len(VOCAB)) if i not in FORCED]
+    first, second, rare = candidates[10], candidates[20], candidates[30]
+    shares = {"aa": np.zeros(len(VOCAB)), "bb": np.zeros(len(VOCAB))}
+    shares["aa"][[first, rare]] = [0.9, 0.1]
+    shares["bb"][second] = 1.0
+    kept = trim.select(VOCAB, range(4), shares, len(FORCED) + 3)
+    # The third place goes to the scores' own most common piece, not to a piece that `aa` needs for its last tenth.
+    assert {first, second} <= set(kept.tolist())
+    assert rare not in kept
+
+
+def test_a_size_below_the_forced_pieces_is_refused() -> None:
+    with pytest.raises(ExportError, match="are fewer than"):
+        trim.select(VOCAB, range(4), {}, len(FORCED) - 1)
+
+
+def test_another_kind_of_vocabulary_is_refused() -> None:
+    from tokenizers import models
+
+    with pytest.raises(ExportError, match="BPE vocabulary cannot be trimmed"):
+        trim.vocabulary(Tokenizer(models.BPE()))
+
+
+def test_word_lists_count_pieces_by_frequency_and_case() -> None:
+    counts = trim.language_counts(WHOLE, {}, {"en": [("ba", 3.0), ("do", 1.0)]})["en"]
+    ids = {piece: i for i, (piece, _) in enumerate(VOCAB)}
+    assert counts.sum() == pytest.approx(1.0)
+    assert counts[ids["ba"]] == pytest.approx(3 * counts[ids["do"]])
+
+
+def test_words_of_an_unspaced_language_are_counted_inside_a_run() -> None:
+    counts = trim.language_counts(
+        WHOLE, {}, {"ja": [("日本", 1.0), ("中文", 1.0)], "en": [("日本", 1.0), ("中文", 1.0)]}
+    )
+    start = [piece for piece, _ in VOCAB].index("▁")
+    assert counts["ja"][start] == pytest.approx(0.2)  # one start of word in a run of four characters
+    assert counts["en"][start] == pytest.approx(1 / 3)
+
+
+def test_coverage_tells_what_the_cut_costs() -> None:
+    kept = np.array(FORCED, dtype=np.int64)
+    found = trim.coverage(WHOLE, cut(kept), kept, ["ba do", "b"], "en")
+    assert found.lines == 2
+    assert found.unchanged == 0.5
+    assert found.tokens_per_word > found.tokens_per_word_before
+    assert found.unknown_rate == found.unknown_rate_before == 0.0
+
+
+def test_the_file_cuts_texts_at_the_length() -> None:
+    made = Tokenizer.from_str(trim.trim_tokenizer(WHOLE, np.arange(len(VOCAB)), 6))
+    assert len(made.encode("ba " * 50).ids) == 6
+    assert json.loads(made.to_str())["padding"] is None
+
+
+@pytest.mark.slow
+def test_the_shipped_tokenizer_reads_real_lines_of_every_script(pytestconfig: pytest.Config) -> None:
+    """The cut pieces are a subset of some larger vocabulary's, so no line of a covered language may have unknowns."""
+    data = os.environ.get("BABELWATCH_DATA")
+    shipped = pytestconfig.rootpath / "bundles" / "default" / "tokenizer.json"
+    if not data or not shipped.exists():
+        pytest.skip("needs BABELWATCH_DATA and the default bundle")
+    made = Tokenizer.from_file(str(shipped))
+    unknown = made.token_to_id("<unk>")
+    for lang, lines in read_texts(Path(data)).items():
+        encodings = made.encode_batch_fast(lines[:500])
+        tokens = sum(len(encoding.ids) for encoding in encodings)
+        assert sum(encoding.ids.count(unknown) for encoding in encodings) / tokens < 0.005, lang

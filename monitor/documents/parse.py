@@ -144,6 +144,10 @@ class Parser:
         except UnicodeDecodeError as error:
             return Rejected(Reason.NOT_UTF8, str(error))
         except (msgspec.DecodeError, RecursionError) as error:
+            try:
+                value.decode()
+            except UnicodeDecodeError as broken:
+                return Rejected(Reason.NOT_UTF8, str(broken))
             if _SURROGATE.search(value) and "surrogate" in _plain_json_error(value):
                 return Rejected(Reason.LONE_SURROGATE, "half of a surrogate pair stands alone")
             return Rejected(Reason.NOT_JSON, str(error))

@@ -26,7 +26,9 @@ END_EVIDENCE = 3.0
 """An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
 SILENCE_END_MS = 6 * 3_600_000
 """A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
-SHARE_DOUBT, VOLUME_DOUBT = 2.0, 0.5
+SHARE_MARGIN = 0.25
+"""Part of the minimal effect that still counts as no change: moods wander by a point or so and nobody cares."""
+SHARE_DOUBT, VOLUME_DOUBT = 1.0, 0.5
 """Standard errors of what is expected that still count as no change: nearly all of the doubt for the share, whose prior may be
 another language's; less for the volume, which is unlearned within days."""
 REPOST_WORTH = 0.25
@@ -173,14 +175,27 @@ class SeriesBank:
     def views(self) -> Iterator[SeriesView]:
         """What every series' enabled signals were lately, and the band in which they would be normal."""
         for slot in self._table.sorted_slots():
-            key = self._table.keys[slot]
+            yield from self.views_of(self._table.keys[slot])
+
+    def views_of(self, key: SeriesKey) -> Iterator[SeriesView]:
+        """The same of one series; nothing when there is no such series."""
+        slot = self._table.slot(key)
+        if slot is not None:
             row = self._table.rows[slot : slot + 1].copy()
             clock = baseline.Clock.at(int(row["at"][0]), self._length_ms, row["at"])
             correct = self._correction(key[1])
             prior = correct.observed_share(baseline.entity_share(self._table.rows[self._table.rollup[[slot]]]))
             volume = baseline.expect_volume(row, clock)
             share = baseline.expect_share(row, clock, prior, np.array([correct.youden]))
-            yield from findings.views(key, row[0], clock, volume, share, correct, self._settings.signals)
+            yield from findings.views(key, row, clock, volume, share, correct, self._settings.signals)
+
+    def surprise(self, key: SeriesKey, signal: str) -> float:
+        """How the evidence of one series' signal compares with its bar: the logarithm of their ratio, 0 at the bar."""
+        slot = self._table.slot(key)
+        if slot is None:
+            return -np.inf
+        total = evidence.total_evidence(self._table.rows[slot : slot + 1])[0, SIGNALS.index(signal)]
+        return float(np.log(max(total, 1e-300) / self._bar_days))
 
     @property
     def _bar_days(self) -> float:
@@ -258,7 +273,7 @@ class SeriesBank:
         worth = seen.worth / np.maximum(seen.documents, 1e-12)
         youden = np.where(seen.documents > 0, seen.youden / np.maximum(seen.documents, 1e-12), 1.0)
         step = self._settings.minimal_effect * youden
-        null = np.clip(share.mean + SHARE_DOUBT * share.doubt + step / 2, 0.005, 0.97)
+        null = np.clip(share.mean + SHARE_DOUBT * share.doubt + SHARE_MARGIN * step, 0.005, 0.97)
         effects = step[:, None] * evidence.SHARE_STEPS
         shape = (len(rows), len(SIGNALS), evidence.RATIOS.size)
         steps, quiet = np.zeros(shape), np.zeros(shape)
@@ -324,7 +339,7 @@ class SeriesBank:
         by_nature = unchanged & (window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE)
         worse = (share_climb >= MIN_EVIDENCE)[:, None] | by_nature
         ratio = self._settings.minimal_ratio
-        return np.stack(
+        matters: Bools = np.stack(
             [
                 effect[:, 0] >= self._settings.minimal_effect,
                 (window["negatives"][:, 1] >= ratio * window["negatives_expected"][:, 1]) & worse[:, 1],
@@ -332,6 +347,7 @@ class SeriesBank:
             ],
             axis=1,
         )
+        return matters
 
     def _end(
         self, rows: Rows, before: Bools, steps: Floats, quiet_steps: Floats, clock: baseline.Clock, seen: _Seen
@@ -344,7 +360,7 @@ class SeriesBank:
         rows["descent"][silent, 0] += END_EVIDENCE * self._length_ms / SILENCE_END_MS
         expired = before & (clock.bucket_ms - rows["raised"] >= self._settings.freeze_days * DAY_MS)
         ended = before & ((rows["descent"] >= END_EVIDENCE) | expired)
-        _adopt(rows, expired.any(1), clock)
+        _adopt(rows, np.flatnonzero(expired.any(1)), clock)
         return ended
 
     def _describe(
@@ -373,7 +389,7 @@ class SeriesBank:
         self, rows: Rows, parents: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
         seen: _Seen, is_rollup: bool,
     ) -> None:  # fmt: skip
-        frozen = (rows["alarm"] > 0).any(1) | (parents["alarm"] > 0).any(1)
+        frozen: Bools = np.any(rows["alarm"] > 0, axis=1) | np.any(parents["alarm"] > 0, axis=1)
         taught = np.where(frozen, 0.0, 1.0)
         rows["mass"] = rows["mass"] * 0.5 ** (clock.elapsed * self._length_ms / self._half_life_ms) + seen.documents
         baseline.learn_volume(rows, clock, volume, seen.documents, frozen, self._half_life_ms)
@@ -454,9 +470,9 @@ def _add_to_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, 
         window[name] += values[:, None, None]
 
 
-def _adopt(rows: Rows, which: Bools, clock: baseline.Clock) -> None:
+def _adopt(rows: Rows, which: Ints, clock: baseline.Clock) -> None:
     """Take what an alarm showed as the new normal: worth `ADOPTED_DAYS` of volume, and as many documents of share."""
-    for position in np.flatnonzero(which):
+    for position in which:
         row = rows[position]
         signal = int((row["alarm"] > 0).argmax())
         effect = int(row["alarm"][signal]) - 1

@@ -320,4 +320,5 @@ def _coverage(clock: Clock, chosen: Ints) -> tuple[Floats, Floats]:
 def _passed(time: float | Floats, bins: int, width: float) -> Floats:
     """How much of each of the cyclic bins has passed by `time` since time 0."""
     cycle = bins * width
-    return np.floor(time / cycle) * width + np.clip(time % cycle - np.arange(bins) * width, 0, width)
+    passed: Floats = np.floor(time / cycle) * width + np.clip(time % cycle - np.arange(bins) * width, 0, width)
+    return passed

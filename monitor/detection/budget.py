@@ -52,7 +52,8 @@ def bar_days(settings: DetectionSettings, entities: int) -> float:
 def signal_parts(settings: DetectionSettings) -> Floats:
     """Each signal's part of the budget, float64 [signals]; 0 for a signal that raises no alarm."""
     enabled = np.array([signal in settings.signals for signal in SIGNALS], np.float64)
-    return enabled / max(enabled.sum(), 1.0)
+    parts: Floats = enabled / max(float(enabled.sum()), 1.0)
+    return parts
 
 
 def language_parts(mass: Floats, entity_mass: Floats, languages: Floats) -> Floats:

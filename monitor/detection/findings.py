@@ -106,11 +106,11 @@ def finding(
 
 
 def views(
-    key: SeriesKey, row: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
+    key: SeriesKey, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
     correct: Correction, signals: Sequence[str],
 ) -> Iterator[SeriesView]:  # fmt: skip
     """What one series' signals were lately and the band of what is normal, from its row and its expectations."""
-    fade = baseline.fade(clock)
+    row, fade = rows[0], baseline.fade(clock)
     buckets_per_hour = HOUR_MS / clock.length_ms
     mean, level_share = float(volume.mean[0]), float(share.mean[0])
     recent = max(mean + float(row["volume_noise"]["residual"]) * (1 - fade), 0.0)

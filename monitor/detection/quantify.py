@@ -50,7 +50,7 @@ def correction(confusion: Floats | None) -> Correction:
         return PERFECT
     # All three classes: a move from positive to neutral changes the false alarms of "negative", not the negatives.
     if np.linalg.cond(confusion) < 1 / MIN_YOUDEN:
-        weights = np.linalg.inv(confusion)[:, 0].copy()
+        weights: Floats = np.linalg.inv(confusion)[:, 0].astype(np.float64)
     else:
         weights = (np.array([1.0, 0.0, 0.0]) - false_rate) / youden
     return Correction(weights, false_rate, youden)
@@ -97,4 +97,5 @@ def em_shares(counts: Floats, confusion: Floats, *, iterations: int = 200) -> Fl
     for _ in range(iterations):
         predicted = np.maximum(shares @ confusion, 1e-12)
         shares = shares * ((counts / predicted) @ confusion.T) / total
-    return shares / np.maximum(shares.sum(-1, keepdims=True), 1e-12)
+    normalised: Floats = shares / np.maximum(shares.sum(-1, keepdims=True), 1e-12)
+    return normalised

@@ -1,0 +1,264 @@
+"""How soon is a planted rise of the negative share seen? Against what people use now, each at the same false-alarm rate.
+
+Run: `python benchmarks/delay.py [--series 150] [--days 21] [--per-bucket 4]`. Every method's threshold is set on quiet traffic to the same number
+of false alarms a day and series, the threshold for ours being the budget; then a rise of known size is planted and the
+median delay taken. Competitors that look at intervals are given their better one of five minutes and an hour. ADWIN and
+Page-Hinkley come from `river` when it is installed and see each document by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+
+from monitor.detection.bank import ROLLUP, SeriesBank
+from monitor.detection.counts import Bools, Floats
+from monitor.detection.settings import DetectionSettings
+
+BUCKET_S = 300
+PER_DAY = 86_400 // BUCKET_S
+BASE = 0.25
+HORIZON = PER_DAY
+"""Buckets after the rise in which it must be seen; later counts as a day."""
+Statistic = Callable[[Floats, Floats], Floats]
+
+
+def traffic(series: int, days: int, per_bucket: float, rise: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Negatives and documents, float64 [buckets, series]; the rise begins `HORIZON` before the end."""
+    buckets = days * PER_DAY
+    season = 1 + 0.5 * np.cos(2 * np.pi * np.arange(buckets) / PER_DAY)
+    documents = rng.poisson(per_bucket * season[:, None], (buckets, series)).astype(np.float64)
+    share = np.full((buckets, 1), BASE)
+    share[buckets - HORIZON :] += rise
+    return rng.binomial(documents.astype(np.int64), share).astype(np.float64), documents
+
+
+def lag_sum(values: Floats, length: int, lag: int = 0) -> Floats:
+    """Sum over the `length` rows that end `lag` rows before each row."""
+    total = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(0)])
+    end = np.maximum(np.arange(len(values)) + 1 - lag, 0)
+    return total[end] - total[np.maximum(end - length, 0)]
+
+
+def window_share(negatives: Floats, documents: Floats, length: int) -> Floats:
+    return (lag_sum(negatives, length) + 1) / (lag_sum(documents, length) + 4)
+
+
+def fixed_threshold(length: int) -> Statistic:
+    return lambda negatives, documents: window_share(negatives, documents, length)
+
+
+def standardised(length: int, history: int, lag: int) -> Statistic:
+    """Standard deviations over the mean of a moving history of window shares."""
+
+    def statistic(negatives: Floats, documents: Floats) -> Floats:
+        share = window_share(negatives, documents, length)
+        steps = share[::length].repeat(length, axis=0)[: len(share)] if length > 1 else share
+        count = np.maximum(np.minimum(np.arange(len(share))[:, None] - lag, history), 1)
+        mean = lag_sum(steps, history, lag) / count
+        square = lag_sum(steps**2, history, lag) / count
+        return (share - mean) / np.sqrt(np.maximum(square - mean**2, 1e-4))
+
+    return statistic
+
+
+def seasonal_esd(length: int) -> Statistic:
+    """Residual from the hour's median over median absolute deviation, a week back (S-H-ESD, as in Twitter ADVec)."""
+
+    def statistic(negatives: Floats, documents: Floats) -> Floats:
+        share = window_share(negatives, documents, length)
+        out = np.zeros_like(share)
+        for start in range(7 * PER_DAY, len(share), PER_DAY // 24):
+            past = share[start - 7 * PER_DAY : start]
+            hour = past.reshape(7, 24, PER_DAY // 24, -1)[:, 0]
+            middle = np.median(past, 0)
+            season = np.median(hour.reshape(-1, share.shape[1]), 0) - middle
+            spread = 1.4826 * np.median(np.abs(past - middle), 0)
+            stop = min(start + PER_DAY // 24, len(share))
+            out[start:stop] = (share[start:stop] - middle - season) / np.maximum(spread, 1e-3)
+        return out
+
+    return statistic
+
+
+def seasonal_residual(length: int) -> Statistic:
+    """Residual from trend and hour-of-day means over their standard error: what a Prophet band does, refitted hourly."""
+
+    def statistic(negatives: Floats, documents: Floats) -> Floats:
+        lag, days = PER_DAY // 24, 7
+        share = window_share(negatives, documents, length)
+        trend = lag_sum(negatives, days * PER_DAY, lag) / np.maximum(lag_sum(documents, days * PER_DAY, lag), 1)
+        spread = np.sqrt(trend * (1 - trend) / np.maximum(lag_sum(documents, length), 1))
+        return (share - trend) / np.maximum(spread, 1e-3)
+
+    return statistic
+
+
+def page_hinkley(negatives: Floats, documents: Floats, allowance: float, bar: float) -> Bools:
+    """Page-Hinkley over documents, per bucket: cumulative excess over the running mean and an allowance, with restart."""
+    level = np.zeros(negatives.shape[1])
+    alarm = np.zeros(negatives.shape, bool)
+    seen_negatives, seen = np.full_like(level, 1.0), np.full_like(level, 4.0)
+    for number, (x, n) in enumerate(zip(negatives, documents, strict=True)):
+        level = np.maximum(level + x - n * (seen_negatives / seen + allowance), 0)
+        seen_negatives, seen = seen_negatives + x, seen + n
+        alarm[number] = level >= bar
+        level[alarm[number]] = 0.0
+    return alarm
+
+
+METHODS: dict[str, list[Statistic]] = {
+    "fixed threshold": [fixed_threshold(1), fixed_threshold(12)],
+    "3-sigma moving average": [standardised(1, PER_DAY, 0), standardised(12, PER_DAY, 0)],
+    "EARS C2": [standardised(1, 7, 2), standardised(12, 7 * 12, 2 * 12)],
+    "S-H-ESD (ADVec)": [seasonal_esd(1), seasonal_esd(12)],
+    "seasonal residual": [seasonal_residual(1), seasonal_residual(12)],
+}
+
+
+def episodes(alarm: Bools) -> int:
+    """Alarms of a boolean series matrix, those within an hour of each other counted once."""
+    rest = PER_DAY // 24
+    recent = lag_sum(alarm.astype(np.float64), rest, 1) > 0
+    return int((alarm & ~recent).sum())
+
+
+def calibrate(statistic: Floats, rate: float) -> float:
+    """The threshold at which quiet traffic gives `rate` alarms a day and series."""
+    allowed = rate * statistic.size / PER_DAY
+    low, high = float(statistic.min()), float(statistic.max()) + 1e-9
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if episodes(statistic >= middle) > allowed else (low, middle)
+    return high
+
+
+def delays_of(alarm: Bools) -> Floats:
+    """Delay in minutes by series: from the rise to the end of the first bucket in alarm; a day if there is none.
+
+    Series that happened to be in alarm when the rise began are left out.
+    """
+    after = alarm[-HORIZON:, ~alarm[-HORIZON - 1]]
+    first = np.where(after.any(0), after.argmax(0) + 1, HORIZON)
+    return first * (BUCKET_S / 60)
+
+
+def ours(negatives: Floats, documents: Floats, per_day: float) -> Bools:
+    """New or lasting alarms of the series bank, bool [buckets, series]."""
+    count = negatives.shape[1]
+    names = [f"e{number}" for number in range(count)]
+    settings = DetectionSettings(
+        bucket_s=BUCKET_S, false_alarms_per_day=per_day * count, signals=("negative_share",), minimum_documents=1
+    )
+    bank = SeriesBank(settings, entities=names)
+    place = {name: number for number, name in enumerate(names)}
+    alarm = np.zeros(negatives.shape, bool)
+    for bucket, (x, n) in enumerate(zip(negatives, documents, strict=True)):
+        rows = np.flatnonzero(n)
+        counts = np.stack([x, n - x, np.zeros_like(n)], axis=1)[rows]
+        keys = [(names[row], ROLLUP) for row in rows]
+        for item in bank.update(bucket * BUCKET_S * 1000, keys, counts, np.zeros(len(rows), np.int64)):
+            alarm[bucket, place[item.entity]] = item.active
+    return alarm
+
+
+def river_alarms(negatives: Floats, documents: Floats, name: str, setting: float) -> Bools:
+    """Detections of a river drift detector fed with documents one by one."""
+    from river import drift  # type: ignore[import-not-found]
+
+    alarm = np.zeros(negatives.shape, bool)
+    rng = np.random.default_rng(0)
+    for series in range(negatives.shape[1]):
+        detector = drift.ADWIN(delta=setting) if name == "ADWIN" else drift.PageHinkley(threshold=setting, delta=0.025)
+        for bucket, (x, n) in enumerate(zip(negatives[:, series], documents[:, series], strict=True)):
+            for value in rng.permutation(np.arange(int(n)) < x):
+                before = detector.estimation if name == "ADWIN" else 0.0
+                detector.update(int(value))
+                # ADWIN tells of falls too; only a rise is an alarm here.
+                alarm[bucket, series] |= detector.drift_detected and (name != "ADWIN" or detector.estimation > before)
+    return alarm
+
+
+def tune(run: Callable[[float], Bools], settings: list[float], rate: float) -> float:
+    """The most sensitive setting within the rate; `settings` go from the least to the most sensitive."""
+    best = settings[0]
+    for setting in settings:
+        alarm = run(setting)[7 * PER_DAY :]
+        starts = alarm.copy()
+        starts[1:] &= ~alarm[:-1]
+        if starts.sum() > rate * alarm.size / PER_DAY:
+            break
+        best = setting
+    return best
+
+
+def bound_minutes(rise: float, per_bucket: float, rate: float) -> float:
+    """Lorden's bound: no rule with this rate has a smaller worst mean delay, to first order."""
+    raised = BASE + rise
+    divergence = raised * np.log(raised / BASE) + (1 - raised) * np.log((1 - raised) / (1 - BASE))
+    documents = np.log(per_bucket * PER_DAY / rate) / divergence
+    return float(documents / (per_bucket * 1.4) * BUCKET_S / 60)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--series", type=int, default=150)
+    parser.add_argument("--days", type=int, default=21)
+    parser.add_argument("--per-bucket", type=float, nargs="+", default=[1.0, 4.0, 20.0])
+    parser.add_argument("--rises", type=float, nargs="+", default=[0.1, 0.15, 0.2, 0.3, 0.4])
+    parser.add_argument("--rate", type=float, default=0.05, help="false alarms a day and series")
+    parser.add_argument("--river-series", type=int, default=0)
+    options = parser.parse_args()
+    for per_bucket in options.per_bucket:
+        report(options, per_bucket)
+
+
+def report(options: argparse.Namespace, per_bucket: float) -> None:
+    """Print one table: median (mean) delay in minutes by method and rise."""
+    rng = np.random.default_rng(5)
+    quiet = traffic(options.series, options.days, per_bucket, 0.0, rng)
+    raised = [traffic(options.series, 9, per_bucket, rise, rng) for rise in options.rises]
+    print(
+        f"\n{per_bucket:g} documents per 5 minutes, {options.rate:g} false alarms a day and series, median (mean) minutes"
+    )
+    print(f"{'':26}" + "".join(f"{f'+{rise:.2f}':>14}" for rise in options.rises))
+    for name, variants in METHODS.items():
+        tried = []
+        for statistic in variants:
+            bar = calibrate(statistic(*quiet)[7 * PER_DAY :], options.rate)
+            tried.append([delays_of(statistic(*data) >= bar) for data in raised])
+        best = [min(found, key=np.mean) for found in zip(*tried, strict=True)]
+        line(name, best)
+    hinkley = []
+    for allowance in (0.025, 0.05, 0.1):
+        bar = tune(lambda h, a=allowance: page_hinkley(*quiet, a, h), [40.0 * 0.93**i for i in range(40)], options.rate)
+        hinkley.append([delays_of(page_hinkley(*data, allowance, bar)) for data in raised])
+    line("Page-Hinkley", [min(found, key=np.mean) for found in zip(*hinkley, strict=True)])
+    if options.river_series and importlib.util.find_spec("river"):
+        part = slice(0, options.river_series)
+        for name, grid in (
+            ("ADWIN", [1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2]),
+            ("PageHinkley (river)", [200.0, 100, 50, 30, 20, 10]),
+        ):
+            setting = tune(
+                lambda s, n=name: river_alarms(quiet[0][:, part], quiet[1][:, part], n, s), grid, options.rate
+            )
+            line(name, [delays_of(river_alarms(x[:, part], n[:, part], name, setting)) for x, n in raised])
+    budgets = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+    budget = tune(lambda s: ours(*quiet, s), budgets, options.rate)
+    line(f"Babelwatch (budget {budget:g})", [delays_of(ours(*data, budget)) for data in raised])
+    line("Babelwatch (budget = rate)", [delays_of(ours(*data, options.rate)) for data in raised])
+    print(
+        f"{'bound (Lorden)':26}" + "".join(f"{bound_minutes(r, per_bucket, options.rate):14.0f}" for r in options.rises)
+    )
+
+
+def line(name: str, delays: list[Floats]) -> None:
+    print(f"{name:26}" + "".join(f"{f'{np.median(d):.0f} ({np.mean(d):.0f})':>14}" for d in delays), flush=True)
+
+
+if __name__ == "__main__":
+    main()

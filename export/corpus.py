@@ -15,6 +15,8 @@ UNSPACED = frozenset({"zh", "ja", "th", "km", "lo", "my"})
 
 ROMANISED_HINDI = "hi-Latn"
 
+_HELD_OUT = frozenset({"dev", "val", "validation", "test"})
+
 
 @dataclass(frozen=True)
 class Example:
@@ -48,14 +50,15 @@ def read_texts(data_dir: Path) -> dict[str, list[str]]:
     """All texts under a folder, by language.
 
     Reads every ``*/*.tsv`` with a header: one with a ``text`` column as labelled texts, one whose columns are
-    language codes as parallel text. Files named ``test`` are left alone.
+    language codes as parallel text. Validation and test splits are left alone, so that what is chosen by these texts can
+    be measured on those.
 
     Raises:
         ExportError: The folder holds no such file.
     """
     texts: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(data_dir.glob("*/*.tsv")):
-        if path.stem.startswith("test"):
+        if path.stem in _HELD_OUT:
             continue
         for lang, text in _rows(path):
             texts[lang].append(text)

@@ -231,7 +231,9 @@ def _choose(checkpoint: Checkpoint, options: ExportOptions) -> NDArray[np.int64]
         return np.arange(pieces, dtype=np.int64)
     vocab = trim.vocabulary(checkpoint.tokenizer)
     counts = trim.language_counts(checkpoint.tokenizer, options.texts, options.words)
-    return trim.select(vocab, trim.special_ids(checkpoint.tokenizer), counts, options.vocabulary)
+    trained = {corpus.language_code(lang) for lang in checkpoint.languages}
+    trained |= {example.lang for examples in options.examples.values() for example in examples}
+    return trim.select(vocab, trim.special_ids(checkpoint.tokenizer), counts, options.vocabulary, trained)
 
 
 def _coverages(

@@ -8,7 +8,7 @@ characters stay, nothing new becomes unknown.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,13 @@ from export.checkpoint import ExportError
 from export.corpus import UNSPACED
 
 WORD_START = "▁"
-GENERAL = "*"
-"""The name under which the vocabulary's own scores take part in the choice, for languages without a corpus."""
-
+TRAINED_WEIGHT = 3.0
+"""Of a trained language in the choice. At 82,000 pieces, equal weights spell posts of the trained languages with 9 % more
+tokens and others' news with 8 to 20 %; this weight, 5 % against 5 to 27 %, and a third of the loss in F1."""
+_GENERAL_WEIGHT = 3.0
+"""Of the vocabulary's own scores, which stand for all the languages without a corpus here."""
+_TEXT_WEIGHT = 0.8
+"""Of running text against a word list, which gives words without their company."""
 _CASED_SHARE = 0.15
 """Weight of a word's capitalised form beside the listed one: word lists are folded to lower case, posts are not."""
 _RUN_WORDS = 40
@@ -91,7 +95,7 @@ def language_counts(
     texts: Mapping[str, Sequence[str]],
     words: Mapping[str, Sequence[tuple[str, float]]],
 ) -> dict[str, NDArray[np.float64]]:
-    """Piece frequencies per language, from running text and word lists, each kind of source weighing the same.
+    """Piece frequencies per language, from running text and word lists.
 
     Returns:
         By language, shares that sum to 1; *Shape:* ``[pieces]``.
@@ -99,15 +103,14 @@ def language_counts(
     pieces = len(vocabulary(tokenizer))
     counts = {}
     for lang in sorted(set(texts) | set(words)):
-        sources = []
-        if lang in texts:
-            sources.append(count_pieces(tokenizer, ((text, 1.0) for text in texts[lang]), pieces))
-        if lang in words:
-            listed = words[lang][:_MAX_LISTED_WORDS]
-            sources.append(count_pieces(tokenizer, _word_texts(listed, unspaced=lang in UNSPACED), pieces))
-        shares = [source / source.sum() for source in sources if source.sum() > 0]
-        if shares:
-            counts[lang] = np.mean(shares, axis=0)
+        listed = _word_texts(words.get(lang, ())[:_MAX_LISTED_WORDS], unspaced=lang in UNSPACED)
+        sources = (
+            (_TEXT_WEIGHT, count_pieces(tokenizer, ((text, 1.0) for text in texts.get(lang, ())), pieces)),
+            (1 - _TEXT_WEIGHT, count_pieces(tokenizer, listed, pieces)),
+        )
+        mixed = sum((weight * found / found.sum() for weight, found in sources if found.any()), np.zeros(pieces))
+        if mixed.any():
+            counts[lang] = mixed / mixed.sum()
     return counts
 
 
@@ -128,18 +131,20 @@ def select(
     special: Iterable[int],
     counts: Mapping[str, NDArray[np.float64]],
     size: int,
+    trained: Container[str] = (),
 ) -> NDArray[np.int64]:
-    """Choose the pieces to keep: all languages get the same coverage, as high as the size allows.
+    """Choose the pieces to keep: those that save the most tokens over all languages.
 
-    Kept in any case are the special pieces and the single characters. The rest is the union, over the languages, of each
-    language's most frequent pieces up to a coverage that is the same for all. The vocabulary's own scores take part as
-    one more language, `GENERAL`, so that languages without a corpus here keep their most common pieces.
+    Kept in any case are the special pieces and the single characters. The rest are the pieces with the largest sum of
+    shares over the languages, each language counting once and a trained one `TRAINED_WEIGHT` times. The vocabulary's own
+    scores take part as one more language, for those without a corpus here.
 
     Args:
         vocab: Pieces with log probabilities, by id.
         special: Ids that stay.
         counts: Per language, shares that sum to 1; *Shape:* ``[pieces]``.
         size: Pieces to keep at most; at least the ones that stay in any case.
+        trained: Languages that the model was trained in.
 
     Returns:
         Ids that are kept, ascending; *Shape:* ``[kept]``, ``kept <= size``.
@@ -151,23 +156,12 @@ def select(
         raise ExportError(f"{size} pieces are fewer than the {int(forced.sum())} special ones and single characters")
     general = np.exp([score for _, score in vocab])
     general[forced] = 0
-    ranks = [_needed_coverage(shares) for shares in (*counts.values(), general / max(general.sum(), 1e-300))]
-    # The lowest coverage at which a piece is wanted by any language: keeping the lowest ones first is the same as
-    # raising one coverage for all languages until the size is reached.
-    wanted_at = np.min(ranks, axis=0) if ranks else np.full(len(vocab), np.inf)
-    wanted_at[forced] = -1.0
-    order = np.argsort(wanted_at, kind="stable")[:size]
-    return np.sort(order[np.isfinite(wanted_at[order])]).astype(np.int64)
-
-
-def _needed_coverage(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each piece, the coverage that its language already has from more frequent pieces; infinite for unused ones."""
-    order = np.argsort(-shares, kind="stable")
-    ordered = shares[order]
-    before = np.concatenate([[0.0], np.cumsum(ordered)[:-1]])
-    needed = np.empty_like(shares)
-    needed[order] = np.where(ordered > 0, before, np.inf)
-    return needed
+    value = _GENERAL_WEIGHT * general / max(general.sum(), 1e-300)
+    for lang, shares in counts.items():
+        value += (TRAINED_WEIGHT if lang in trained else 1.0) * shares
+    value[forced] = np.inf
+    order = np.argsort(-value, kind="stable")[:size]
+    return np.sort(order[value[order] > 0]).astype(np.int64)
 
 
 def trim_tokenizer(tokenizer: Tokenizer, kept: NDArray[np.int64], max_length: int) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from monitor.detection import baseline, budget, evidence, findings
-from monitor.detection.counts import ROLLUP, SIGNALS, Bools, Floats, Ints, Rows, SeriesKey, SeriesTable
+from monitor.detection import baseline, budget, decide, evidence, findings
+from monitor.detection.counts import ROLLUP, SIGNALS, Bools, Floats, Ints, Rows, Seen, SeriesKey, SeriesTable
 from monitor.detection.findings import Finding, SeriesView
 from monitor.detection.quantify import Correction, correction
 from monitor.detection.settings import DetectionSettings
@@ -19,26 +18,17 @@ __all__ = ["ROLLUP", "Finding", "SeriesBank", "SeriesKey", "SeriesView"]
 CHUNK_ROWS = 2048
 """Rows worked on at once: two megabytes of state, which stays in the processor's cache."""
 DAY_MS = baseline.DAY_MS
-MIN_EVIDENCE = float(np.log(100.0))
-"""A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them. A rise of
-the negative volume needs as much from the share too: a harmless burst has more negatives as it has more of everything."""
-END_EVIDENCE = 3.0
-"""An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
-SILENCE_END_MS = 6 * 3_600_000
-"""A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
 SHARE_MARGIN = 0.25
 """Part of the minimal effect that still counts as no change: moods wander by a point or so and nobody cares."""
 SHARE_DOUBT, VOLUME_DOUBT = 1.0, 0.5
 """Standard errors of what is expected that still count as no change: nearly all of the doubt for the share, whose prior may be
 another language's; less for the volume, which is unlearned within days."""
+HELD_EVIDENCE = 1.5
+"""From so much evidence (nats) on, what a share shows is held back from its baseline: a rise that builds up over an hour
+would else be learned before it is noticed. When the evidence falls again, what was held is learned after all, so that a
+quiet series learns everything, only later."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
-NEGATIVE_BY_NATURE = 0.5
-"""Where most documents are negative as a rule, a burst is bad news without a change of share."""
-ADOPTED_DOCUMENTS = 500.0
-"""What an alarm that became the new normal is worth in the share's baseline: sure, but quick to correct."""
-GRAIN = 2.0**-20
-"""Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
 
 
 class SeriesBank:
@@ -207,7 +197,7 @@ class SeriesBank:
             known = self._corrections[lang] = correction(None if lang == ROLLUP else self._confusion(lang))
         return known
 
-    def _seen(self, slots: Ints, counts: Floats, reposts: Floats) -> _Seen:
+    def _seen(self, slots: Ints, counts: Floats, reposts: Floats) -> Seen:
         total = counts.sum(1)
         codes: dict[str, int] = {}
         keys = self._table.keys
@@ -218,12 +208,12 @@ class SeriesBank:
         youden = np.array([item.youden for item in table], np.float64)[which]
         worth = 1 - (1 - REPOST_WORTH) * np.minimum(reposts, total) / np.maximum(total, 1e-12)
         zeros = np.zeros_like(total)
-        return _Seen(
+        return Seen(
             total, counts[:, 0].copy(), worth * total, (counts * weights).sum(1), false_rate * total, youden * total,
             zeros, zeros.copy(), zeros.copy(), np.where(self._table.rollup[slots] == slots, total, 0.0),
         )  # fmt: skip
 
-    def _advance(self, bucket_ms: int, slots: Ints, seen: _Seen, *, is_rollup: bool) -> list[Finding]:
+    def _advance(self, bucket_ms: int, slots: Ints, seen: Seen, *, is_rollup: bool) -> list[Finding]:
         """Predict, weigh, decide, learn: one bucket for up to `CHUNK_ROWS` series of one kind."""
         rows = self._table.rows[slots]
         parents = self._table.rows[self._table.rollup[slots]] if not is_rollup else rows
@@ -238,15 +228,15 @@ class SeriesBank:
         _add_to_windows(rows, volume, share, seen)
 
         before = rows["alarm"] > 0
-        raised = self._raise(rows, bucket_ms)
-        ended = self._end(rows, before, steps, quiet_steps, clock, seen)
+        raised = decide.raise_alarms(rows, spent, self._parts, self._bar_days, self._settings, bucket_ms)
+        ended = decide.end_alarms(rows, before, steps, quiet_steps, clock, seen.documents, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
         self._learn(rows, parents, clock, volume, share, seen, is_rollup)
         self._close(slots, rows, before, raised, ended)
         return found
 
     def _expect_share(
-        self, rows: Rows, parents: Rows, clock: baseline.Clock, seen: _Seen, is_rollup: bool
+        self, rows: Rows, parents: Rows, clock: baseline.Clock, seen: Seen, is_rollup: bool
     ) -> baseline.Share:
         count = np.maximum(seen.documents, 1e-12)
         youden = np.where(seen.documents > 0, seen.youden / count, 1.0)
@@ -267,7 +257,7 @@ class SeriesBank:
         return baseline.Share(mean, np.where(some, seen.doubt / count, own.doubt), own.correlation)
 
     def _ratios(
-        self, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share, seen: _Seen
+        self, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share, seen: Seen
     ) -> tuple[Floats, Floats]:
         """Log-likelihood ratios of this bucket and of each empty one before: float64 [n, signals, effects] twice."""
         worth = seen.worth / np.maximum(seen.documents, 1e-12)
@@ -301,8 +291,8 @@ class SeriesBank:
         if is_rollup:
             part = budget.rollup_parts(languages)
         else:
-            mass = rows["mass"] * 0.5 ** ((clock.bucket_ms - rows["at"]) / self._half_life_ms)
-            entity_mass = parents["mass"] * 0.5 ** ((clock.bucket_ms - parents["at"]) / self._half_life_ms)
+            mass = rows["mass"] * 0.5 ** (np.maximum(clock.bucket_ms - rows["at"], 0) / self._half_life_ms)
+            entity_mass = parents["mass"] * 0.5 ** (np.maximum(clock.bucket_ms - parents["at"], 0) / self._half_life_ms)
             part = budget.language_parts(mass, entity_mass, np.maximum(languages, 1.0))
         days: Floats = (self._length_ms / DAY_MS) * part[:, None] * self._parts
         self._spent_days += float((days.sum(1) * clock.elapsed).sum())
@@ -310,61 +300,8 @@ class SeriesBank:
         days[young, 1:] = 0.0
         return days
 
-    def _raise(self, rows: Rows, bucket_ms: int) -> Bools:
-        here, signals = np.ogrid[: len(rows), : len(SIGNALS)]
-        best = evidence.best_effect(rows)
-        window = rows["window"][here, signals, best]
-        enough = (
-            (rows["alarm"] == 0)
-            & (self._parts > 0)
-            & (evidence.total_evidence(rows) >= self._bar_days)
-            & (rows["climb"][here, signals, best] >= MIN_EVIDENCE)
-            & (window["documents"] >= self._settings.minimum_documents)
-        )
-        raised = np.zeros_like(enough)
-        chosen = np.flatnonzero(enough.any(1))
-        if len(chosen):
-            raised[chosen] = enough[chosen] & self._matters(window[chosen], rows["climb"][chosen, 0].max(1))
-            rows["alarm"] = np.where(raised, best + 1, rows["alarm"])
-            rows["raised"] = np.where(raised, bucket_ms, rows["raised"])
-            rows["descent"] = np.where(raised, 0, rows["descent"])
-        return raised
-
-    def _matters(self, window: Rows, share_climb: Floats) -> Bools:
-        """Whether each signal's rise is large enough, and bad enough, to wake somebody: bool [n, signals]."""
-        documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
-        effect = (window["corrected"] - window["corrected_expected"]) / documents
-        usual = np.clip(window["negatives_expected_mix"] / documents, 0.005, 0.95)
-        unchanged = window["negatives"] / documents >= usual - np.sqrt(usual * (1 - usual) / documents)
-        by_nature = unchanged & (window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE)
-        worse = (share_climb >= MIN_EVIDENCE)[:, None] | by_nature
-        ratio = self._settings.minimal_ratio
-        matters: Bools = np.stack(
-            [
-                effect[:, 0] >= self._settings.minimal_effect,
-                (window["negatives"][:, 1] >= ratio * window["negatives_expected"][:, 1]) & worse[:, 1],
-                window["documents"][:, 2] >= ratio * window["documents_expected"][:, 2],
-            ],
-            axis=1,
-        )
-        return matters
-
-    def _end(
-        self, rows: Rows, before: Bools, steps: Floats, quiet_steps: Floats, clock: baseline.Clock, seen: _Seen
-    ) -> Bools:
-        ended = np.zeros_like(before)
-        if not before.any():
-            return ended
-        evidence.descend(rows, np.where(before[:, :, None], steps, 0.0), quiet_steps, clock.gap)
-        silent = before[:, 0] & (seen.documents == 0)
-        rows["descent"][silent, 0] += END_EVIDENCE * self._length_ms / SILENCE_END_MS
-        expired = before & (clock.bucket_ms - rows["raised"] >= self._settings.freeze_days * DAY_MS)
-        ended = before & ((rows["descent"] >= END_EVIDENCE) | expired)
-        _adopt(rows, np.flatnonzero(expired.any(1)), clock)
-        return ended
-
     def _describe(
-        self, slots: Ints, rows: Rows, bucket_ms: int, seen: _Seen, share: baseline.Share, volume: baseline.Volume,
+        self, slots: Ints, rows: Rows, bucket_ms: int, seen: Seen, share: baseline.Share, volume: baseline.Volume,
         spent: Floats, ended: Bools,
     ) -> list[Finding]:  # fmt: skip
         total = evidence.total_evidence(rows)
@@ -387,14 +324,16 @@ class SeriesBank:
 
     def _learn(
         self, rows: Rows, parents: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
-        seen: _Seen, is_rollup: bool,
+        seen: Seen, is_rollup: bool,
     ) -> None:  # fmt: skip
         frozen: Bools = np.any(rows["alarm"] > 0, axis=1) | np.any(parents["alarm"] > 0, axis=1)
-        taught = np.where(frozen, 0.0, 1.0)
         rows["mass"] = rows["mass"] * 0.5 ** (clock.elapsed * self._length_ms / self._half_life_ms) + seen.documents
         baseline.learn_volume(rows, clock, volume, seen.documents, frozen, self._half_life_ms)
         true = seen.corrected if is_rollup else seen.negatives
-        baseline.learn_share(rows, clock, share, seen.negatives, true, seen.documents, taught, self._half_life_ms)
+        suspect: Bools = rows["climb"][:, 0].max(1) > HELD_EVIDENCE
+        baseline.learn_share(
+            rows, clock, share, seen.negatives, true, seen.documents, frozen, suspect, self._half_life_ms
+        )
         rows["at"] = np.maximum(rows["at"], clock.bucket_ms)
 
     def _close(self, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools) -> None:
@@ -407,38 +346,6 @@ class SeriesBank:
             self._raised += int(raised.sum())
         self._table.rows[slots] = rows
         self._touched.append(slots)
-
-
-@dataclass(slots=True)
-class _Seen:
-    """One bucket's counts, float64 [n] each; all sums, so that languages add up to their rollup."""
-
-    documents: Floats
-    negatives: Floats
-    worth: Floats
-    corrected: Floats
-    false_rate: Floats
-    youden: Floats
-    expected: Floats
-    doubt: Floats
-    corrected_expected: Floats
-    direct: Floats
-
-    def take(self, part: Ints) -> _Seen:
-        return _Seen(*(getattr(self, field.name)[part] for field in fields(self)))
-
-    def put(self, part: Ints, chunk: _Seen) -> None:
-        for field in fields(self):
-            getattr(self, field.name)[part] = getattr(chunk, field.name)
-
-    def sum_by(self, parents: Ints) -> tuple[Ints, _Seen]:
-        """Sums per entity: the rollups' rows int64 [m] and their counts."""
-        rollups, where = np.unique(parents, return_inverse=True)
-        sums = []
-        for field in fields(self):
-            values = np.round(getattr(self, field.name) / GRAIN) * GRAIN
-            sums.append(np.bincount(where, values, minlength=len(rollups)).astype(np.float64))
-        return rollups, _Seen(*sums)
 
 
 def _chunks(positions: Ints) -> Iterator[Ints]:
@@ -456,7 +363,7 @@ def _extend_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, 
         window["negatives_expected"][quiet] += documents * share.mean[quiet, None, None]
 
 
-def _add_to_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, seen: _Seen) -> None:
+def _add_to_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, seen: Seen) -> None:
     window = rows["window"]
     for name, values in (
         ("documents", seen.documents),
@@ -468,19 +375,3 @@ def _add_to_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, 
         ("negatives_expected_mix", seen.documents * share.mean),
     ):
         window[name] += values[:, None, None]
-
-
-def _adopt(rows: Rows, which: Ints, clock: baseline.Clock) -> None:
-    """Take what an alarm showed as the new normal: worth `ADOPTED_DAYS` of volume, and as many documents of share."""
-    for position in which:
-        row = rows[position]
-        signal = int((row["alarm"] > 0).argmax())
-        effect = int(row["alarm"][signal]) - 1
-        window = row["window"][signal, effect]
-        documents = float(window["documents"])
-        buckets = (clock.bucket_ms - int(row["onset"][signal, effect])) / clock.length_ms + 1
-        weight = min(1.0, ADOPTED_DOCUMENTS / max(documents, 1.0))
-        row["share"] = weight * float(window["negatives"]), weight * documents
-        day = DAY_MS / clock.length_ms
-        row["level"] = documents / buckets * day, day
-        rows[position] = row

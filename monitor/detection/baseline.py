@@ -199,7 +199,8 @@ def learn_share(
     negatives: Floats,
     true_negatives: Floats,
     documents: Floats,
-    taught: Floats,
+    frozen: Bools,
+    suspect: Bools,
     half_life_ms: float,
 ) -> None:
     """Teach the share's baseline one bucket; changes `rows`.
@@ -211,14 +212,20 @@ def learn_share(
         negatives: float64 [n], predicted negatives.
         true_negatives: float64 [n], what the level learns: corrected on a rollup, as predicted elsewhere.
         documents: float64 [n].
-        taught: float64 [n], how much of the bucket to learn: 0 while an alarm lasts.
+        frozen: bool [n], an alarm lasts: nothing is learned, and what was held is thrown away.
+        suspect: bool [n], evidence of a rise is building up: held back, to be learned when it falls again.
         half_life_ms: Of the baseline.
     """
+    held = rows["held"].astype(np.float64) + np.stack([true_negatives, documents], 1)
+    learned = np.where((frozen | suspect)[:, None], 0.0, held)
+    rows["held"] = np.where((suspect & ~frozen)[:, None], held, 0.0)
+    taught = np.where(frozen | suspect, 0.0, 1.0)
     keep = np.where(taught > 0, 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms), 1.0)
-    rows["share"][:, 0] = keep * rows["share"][:, 0] + taught * true_negatives
-    rows["share"][:, 1] = keep * rows["share"][:, 1] + taught * documents
+    rows["share"] = keep[:, None] * rows["share"] + learned
     decay = 0.5 ** (24 * clock.length_ms / half_life_ms)
-    _teach_bin(rows["share_hour"], int(clock.hour), decay, taught * negatives, taught * documents * share.mean)
+    late = learned - taught[:, None] * np.stack([true_negatives, documents], 1)
+    seen_negatives, seen_documents = taught * negatives + late[:, 0], taught * documents + late[:, 1]
+    _teach_bin(rows["share_hour"], int(clock.hour), decay, seen_negatives, seen_documents * share.mean)
     variance = documents * share.mean * (1 - share.mean)
     # A bucket far outside says that something happened, not that the series is noisy.
     limit = 4 * np.sqrt(variance * (1 + share.correlation * documents)) + 1

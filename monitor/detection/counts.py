@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ ROW = np.dtype([
     ("share", "f8", 2),  # discounted negatives and documents; corrected on the rollup, as classified elsewhere
     ("volume_noise", NOISE),
     ("share_noise", NOISE),
+    ("held", "f4", 2),
     ("hour", "f4", (24, 2)),  # volume by hour of the day: seen and expected, in effective documents
     ("day", "f4", (7, 2)),  # volume by day of the week
     ("share_hour", "f4", (24, 2)),  # negatives by hour of the day
@@ -65,7 +67,9 @@ ROW = np.dtype([
 ])  # fmt: skip
 """Everything kept of one series; about a kilobyte, whatever its age and volume."""
 
-STATE_VERSION = 1
+GRAIN = 2.0**-20
+"""Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
+STATE_VERSION = 2
 _HEADER = STATE_VERSION.to_bytes(2, "big")
 
 
@@ -181,3 +185,50 @@ class SeriesTable:
         self.keys[slot] = key
         self.rollup[slot] = slot if parent is None else parent
         return slot
+
+
+@dataclass(slots=True)
+class Seen:
+    """One bucket's counts and what was expected of them, float64 [n] each; all sums, so that languages add up.
+
+    Attributes:
+        documents: All of them.
+        negatives: As classified.
+        worth: Documents, with reposts counted for less.
+        corrected: Negatives, corrected for confusion.
+        false_rate: Documents x false positive rate.
+        youden: Documents x what one true point moves the predicted share.
+        expected: Expected negatives, as classified.
+        doubt: Standard error of `expected`.
+        corrected_expected: Expected negatives, corrected.
+        direct: Documents without a language.
+    """
+
+    documents: Floats
+    negatives: Floats
+    worth: Floats
+    corrected: Floats
+    false_rate: Floats
+    youden: Floats
+    expected: Floats
+    doubt: Floats
+    corrected_expected: Floats
+    direct: Floats
+
+    def take(self, part: Ints) -> Seen:
+        """A copy of these rows."""
+        return Seen(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def put(self, part: Ints, chunk: Seen) -> None:
+        """Put rows back that `take` gave."""
+        for field in fields(self):
+            getattr(self, field.name)[part] = getattr(chunk, field.name)
+
+    def sum_by(self, parents: Ints) -> tuple[Ints, Seen]:
+        """Sums per entity: the rollups' rows int64 [m] and their counts."""
+        rollups, where = np.unique(parents, return_inverse=True)
+        sums = []
+        for field in fields(self):
+            values = np.round(getattr(self, field.name) / GRAIN) * GRAIN
+            sums.append(np.bincount(where, values, minlength=len(rollups)).astype(np.float64))
+        return rollups, Seen(*sums)

@@ -1,0 +1,124 @@
+"""When evidence becomes an alarm, and when an alarm is over."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monitor.detection import evidence
+from monitor.detection.baseline import DAY_MS, Clock
+from monitor.detection.counts import SIGNALS, Bools, Floats, Ints, Rows
+from monitor.detection.settings import DetectionSettings
+
+MIN_EVIDENCE = float(np.log(100.0))
+"""A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
+SHARE_PART = 0.5
+"""Of the evidence for a rise of negative volume, what the share must show on its own: a harmless burst has more negatives as
+it has more of everything, and how often bursts come is nothing that a budget could be set by."""
+END_EVIDENCE = 3.0
+"""An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
+SILENCE_END_MS = 6 * 3_600_000
+"""A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
+NEGATIVE_BY_NATURE = 0.5
+"""Where most documents are negative as a rule, a burst is bad news without a change of share."""
+ADOPTED_DOCUMENTS = 500.0
+"""What an alarm that became the new normal is worth in the share's baseline: sure, but quick to correct."""
+
+
+def raise_alarms(
+    rows: Rows, spent: Floats, parts: Floats, bar_days: float, settings: DetectionSettings, bucket_ms: int
+) -> Bools:
+    """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
+
+    Args:
+        rows: The series, their evidence and windows up to this bucket.
+        spent: float64 [n, signals], budget time of this bucket, in days.
+        parts: float64 [signals], 0 for a signal that raises no alarm.
+        bar_days: Evidence at which any signal is in alarm.
+        settings: The detector's.
+        bucket_ms: Start of the bucket.
+
+    Returns:
+        bool [n, signals], the alarms raised now.
+    """
+    here, signals = np.ogrid[: len(rows), : len(SIGNALS)]
+    best = evidence.best_effect(rows)
+    window = rows["window"][here, signals, best]
+    enough = (
+        (rows["alarm"] == 0)
+        & (parts > 0)
+        & (evidence.total_evidence(rows) >= bar_days)
+        & (rows["climb"][here, signals, best] >= MIN_EVIDENCE)
+        & (window["documents"] >= settings.minimum_documents)
+    )
+    raised: Bools = np.zeros(enough.shape, bool)
+    chosen = np.flatnonzero(enough.any(1))
+    if len(chosen):
+        bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
+        worse = rows["climb"][chosen, 0].max(1) >= np.maximum(SHARE_PART * bar, MIN_EVIDENCE)
+        raised[chosen] = enough[chosen] & _matters(settings, window[chosen], worse)
+        rows["alarm"] = np.where(raised, best + 1, rows["alarm"])
+        rows["raised"] = np.where(raised, bucket_ms, rows["raised"])
+        rows["descent"] = np.where(raised, 0, rows["descent"])
+    return raised
+
+
+def _matters(settings: DetectionSettings, window: Rows, worse: Bools) -> Bools:
+    """Whether each signal's rise is large enough, and bad enough, to wake somebody: bool [n, signals]."""
+    documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
+    effect = (window["corrected"] - window["corrected_expected"]) / documents
+    usual = np.clip(window["negatives_expected_mix"] / documents, 0.005, 0.95)
+    unchanged = window["negatives"] / documents >= usual - np.sqrt(usual * (1 - usual) / documents)
+    by_nature = unchanged & (window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE)
+    bad = worse[:, None] | by_nature
+    ratio = settings.minimal_ratio
+    matters: Bools = np.stack(
+        [
+            effect[:, 0] >= settings.minimal_effect,
+            (window["negatives"][:, 1] >= ratio * window["negatives_expected"][:, 1]) & bad[:, 1],
+            window["documents"][:, 2] >= ratio * window["documents_expected"][:, 2],
+        ],
+        axis=1,
+    )
+    return matters
+
+
+def end_alarms(
+    rows: Rows,
+    before: Bools,
+    steps: Floats,
+    quiet_steps: Floats,
+    clock: Clock,
+    documents: Floats,
+    settings: DetectionSettings,
+) -> Bools:
+    """Find the alarms of before this bucket (`before`, bool [n, signals]) that end with it; changes `rows`.
+
+    An alarm ends when its signal is back, when nothing is said any more, or when it has lasted so long that it is the
+    new normal: the baseline then takes over what the alarm showed. The alarm itself is left set, to be described.
+    """
+    ended = np.zeros_like(before)
+    if not before.any():
+        return ended
+    evidence.descend(rows, np.where(before[:, :, None], steps, 0.0), quiet_steps, clock.gap)
+    silent = before[:, 0] & (documents == 0)
+    rows["descent"][silent, 0] += END_EVIDENCE * clock.length_ms / SILENCE_END_MS
+    expired = before & (clock.bucket_ms - rows["raised"] >= settings.freeze_days * DAY_MS)
+    ended = before & ((rows["descent"] >= END_EVIDENCE) | expired)
+    _adopt(rows, np.flatnonzero(expired.any(1)), clock)
+    return ended
+
+
+def _adopt(rows: Rows, which: Ints, clock: Clock) -> None:
+    """Take what an alarm showed as the new normal: worth `ADOPTED_DAYS` of volume, and as many documents of share."""
+    for position in which:
+        row = rows[position]
+        signal = int((row["alarm"] > 0).argmax())
+        effect = int(row["alarm"][signal]) - 1
+        window = row["window"][signal, effect]
+        documents = float(window["documents"])
+        buckets = (clock.bucket_ms - int(row["onset"][signal, effect])) / clock.length_ms + 1
+        weight = min(1.0, ADOPTED_DOCUMENTS / max(documents, 1.0))
+        row["share"] = weight * float(window["negatives"]), weight * documents
+        day = DAY_MS / clock.length_ms
+        row["level"] = documents / buckets * day, day
+        rows[position] = row

@@ -7,7 +7,7 @@ buckets are closed by watermarks alone, and what a bucket holds does not depend 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -26,6 +26,10 @@ STATE_VERSION = 1
 IDLE_MS = 600_000
 """A source this far behind the furthest one is idle, and not waited for: ten minutes are far more than partitions of one
 topic drift apart while they flow, and far less than people would wait for an alert."""
+
+
+ONSET_PRIOR = 20.0
+"""Documents that the baseline's expectation is worth beside the last hours, when the onset is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +190,28 @@ class Detector:
         table = np.array(counts, np.float64).reshape(-1, 4)
         findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3].astype(np.int64))
         self._progress.closed_ms = bucket_ms + self._length_ms
+        findings = [self._dated(finding) for finding in findings]
         before = {incident.entity for incident in self._book.open}
         steps = self._book.update(bucket_ms, findings)
         for entity in before | {incident.entity for incident in self._book.open}:
             self._touched.add(_incident_key(entity))
         return [self._alert(step) for step in steps]
+
+    def _dated(self, finding: Finding) -> Finding:
+        """The finding with a sharper onset: a sequential test knows that a share rose long before it knows when."""
+        if not finding.active or finding.unit != "share" or finding.entity in {i.entity for i in self._book.open}:
+            return finding
+        counted: list[tuple[int, int, int]] = []
+        for (entity, bucket), cell in sorted(self._cells.items()):
+            if entity == finding.entity and bucket < self._progress.closed_ms:
+                rows = cell.counts.values() if finding.lang == ROLLUP else [cell.counts.get(finding.lang, [0, 0, 0, 0])]
+                counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
+        earlier = [row for row in counted if row[0] < finding.onset_ms]
+        documents = sum(row[1] for row in earlier)
+        # What was counted before, not what was corrected for the classifier: the counts since are not corrected either.
+        usual = (sum(row[2] for row in earlier) + ONSET_PRIOR * finding.expected) / (documents + ONSET_PRIOR)
+        onset_ms = explain.change_point([row for row in counted if row[0] >= finding.onset_ms], usual)
+        return replace(finding, onset_ms=onset_ms) if onset_ms is not None else finding
 
     # --- out ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from datetime import UTC, datetime
 from monitor.detection.bank import Finding
 from monitor.detection.cells import Cell, Sample
 from monitor.detection.terms import distinctive, tokens
-from monitor.records import Evidence, Post, Share
+from monitor.records import UNDETERMINED, Evidence, Post, Share
 
 MAX_SHARES = 8
 """Languages, sources and topics named; below that each is a few percent."""
 
-MIN_LANGUAGE_SHARE, MIN_LANGUAGE_EXCESS = 0.08, 3.0
-"""A language is part of an event when it brings a visible part of the rise, and more than a stray post or two."""
+MIN_LANGUAGE_SHARE, MIN_LANGUAGE_EXCESS = 0.08, 5.0
+"""A language is part of an event when it brings a visible part of the rise, and more than a few stray posts."""
 
 SAME_STORY = 0.6
 """Jaccard similarity of words from which two posts are shown as one."""
@@ -81,7 +82,11 @@ def language_shares(window: Window) -> tuple[Share, ...]:
 
 def event_languages(window: Window) -> list[str]:
     """The languages that an event is in: those with a visible part of the rise."""
-    return sorted(share.name for share in language_shares(window) if share.share >= MIN_LANGUAGE_SHARE)
+    return sorted(
+        share.name
+        for share in language_shares(window)
+        if share.share >= MIN_LANGUAGE_SHARE and share.name != UNDETERMINED
+    )
 
 
 def _rise(window: Window, counts: Callable[[Cell], Mapping[str, int]], least: float = 0.0) -> tuple[Share, ...]:
@@ -98,6 +103,35 @@ def _rise(window: Window, counts: Callable[[Cell], Mapping[str, int]], least: fl
     total = sum(excess.values())
     ordered = sorted(excess.items(), key=lambda item: (-item[1], item[0]))[:MAX_SHARES]
     return tuple(Share(name=name, count=inside[name], share=round(value / total, 4)) for name, value in ordered)
+
+
+def change_point(buckets: Sequence[tuple[int, int, int]], usual: float) -> int | None:
+    """Where a share changed, by the generalised likelihood ratio over every possible onset (Siegmund 1985, section II.6).
+
+    Args:
+        buckets: (bucket, documents, negatives) in order of time, up to now.
+        usual: The share before, as it was counted.
+
+    Returns:
+        The bucket since when the counts differ most from the usual share, weighed by how many they are; None when no
+        stretch up to now is above it.
+    """
+    usual = min(max(usual, 0.01), 0.99)
+    best, onset, documents, negatives = 0.0, None, 0, 0
+    for bucket, total, negative in reversed(buckets):
+        documents += total
+        negatives += negative
+        if documents == 0 or negative == 0:
+            continue  # an onset is where something was said
+        share = negatives / documents
+        if share <= usual:
+            continue
+        ratio = negatives * math.log(share / usual)
+        if share < 1:
+            ratio += (documents - negatives) * math.log((1 - share) / (1 - usual))
+        if ratio > best:
+            best, onset = ratio, bucket
+    return onset
 
 
 def representative(samples: Sequence[Sample], terms: Sequence[str], *, most: int) -> tuple[Post, ...]:

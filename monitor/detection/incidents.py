@@ -12,7 +12,7 @@ import msgspec
 from pydantic import Field
 
 from monitor.detection.bank import ROLLUP, Finding
-from monitor.records import Severity
+from monitor.records import UNDETERMINED, Severity
 from monitor.settings import Settings
 
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
@@ -127,7 +127,6 @@ class IncidentBook:
         if incident is None or incident.state == "resolved":
             incident = self._begin(incident, entity, bucket_ms, main)
         incident.active_ms = bucket_ms
-        incident.onset_ms = min(incident.onset_ms, *(finding.onset_ms for finding in active))
         severity, languages = self._severity(active), _languages(active)
         if incident.state == "pending":
             incident.severity = _worse(incident.severity, severity)
@@ -217,7 +216,7 @@ def alert_id(incident: str, signal: str, onset_ms: int, state: str, sequence: in
 
 
 def _languages(active: Iterable[Finding]) -> list[str]:
-    return sorted({finding.lang for finding in active if finding.lang != ROLLUP})
+    return sorted({finding.lang for finding in active} - {ROLLUP, UNDETERMINED})
 
 
 def _union(left: Iterable[str], right: Iterable[str]) -> list[str]:

@@ -175,7 +175,7 @@ class App:
         wanted = {Role.CLASSIFY, Role.DETECT, Role.NOTIFY} if self.role is Role.ALL else {self.role}
         if Role.CLASSIFY in wanted:
             self._starting = "loading the model"
-            await self._make_classify(stack, partitions[self.config.topics.opinions], transactions)
+            await self._make_classify(stack, partitions, transactions)
         if Role.DETECT in wanted:
             self._make_detect(transactions)
         if Role.NOTIFY in wanted:
@@ -183,7 +183,7 @@ class App:
         self.watchlist.listen(self._take_watchlist)
 
     async def _make_classify(
-        self, stack: contextlib.AsyncExitStack, opinion_partitions: int, transactions: bool
+        self, stack: contextlib.AsyncExitStack, partitions: dict[str, int], transactions: bool
     ) -> None:
         config = self.config
         engine = await asyncio.to_thread(Engine, self._bundle, config.inference)
@@ -201,7 +201,8 @@ class App:
         self.watchlist.listen(rematch)
         role = self._role("classify", config.topics.documents, transactions)
         role.new_processor = lambda partition: ClassifyProcessor(
-            partition, kafka=self.kafka, topics=config.topics, opinion_partitions=opinion_partitions, preparer=preparer,
+            partition, kafka=self.kafka, topics=config.topics, document_partitions=partitions[config.topics.documents],
+            opinion_partitions=partitions[config.topics.opinions], preparer=preparer,
             classifier=classifier, metrics=self.metrics, committed=role.committed,
         )  # fmt: skip
 

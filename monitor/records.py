@@ -90,6 +90,11 @@ class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):
     topic: str
     partition: int
     time_ms: int
+    """0 when the partition never held a document."""
+    partitions: int = 0
+    """Partitions of the source topic: until each has spoken, nothing is closed."""
+    idle: bool = False
+    """The partition is read to its end and has been silent for a while: it is not waited for until it speaks again."""
 
 
 OpinionMessage = Opinion | Watermark

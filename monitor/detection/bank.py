@@ -27,6 +27,8 @@ HELD_EVIDENCE = 1.5
 """From so much evidence (nats) on, what a share shows is held back from its baseline: a rise that builds up over an hour
 would else be learned before it is noticed. When the evidence falls again, what was held is learned after all, so that a
 quiet series learns everything, only later."""
+COUNT_LIMIT = 1e12
+"""More documents than this in a bucket are taken for this many: no stream has them, and their squares stay exact enough."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
 
@@ -84,7 +86,8 @@ class SeriesBank:
         Returns:
             The signals in alarm, and those that have just stopped, ordered by entity, language and signal.
         """
-        counts, reposts = np.asarray(counts, np.float64).reshape(-1, 3), np.asarray(reposts, np.float64)
+        counts = np.minimum(np.asarray(counts, np.float64).reshape(-1, 3), COUNT_LIMIT)
+        reposts = np.asarray(reposts, np.float64)
         watched = [entity in self._entities for entity, _ in rows]
         if not all(watched):
             rows = [key for key, keep in zip(rows, watched, strict=True) if keep]

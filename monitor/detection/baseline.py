@@ -35,6 +35,9 @@ SETTLED_MS = 3 * HOUR_MS
 """Before this age the level is a guess, and its errors would pass for over-dispersion."""
 WINSOR = 3.0
 """A bucket teaches the level at most this many times what was expected."""
+NOISE_WINSOR = 30.0
+"""And the over-dispersion this many times: a name whose posts come in bursts must be known to burst, but one burst beyond all
+measure must not blind the series for weeks."""
 OUTAGE_LOG_PROBABILITY = -20.0
 """A silence less probable than this is a broken source, not a quiet day, and teaches nothing."""
 
@@ -168,7 +171,9 @@ def learn_volume(
     gap = np.where(silence < OUTAGE_LOG_PROBABILITY, 0.0, clock.gap)
     spread = np.sqrt(volume.mean * (1 + _short_dispersion(volume, clock) * volume.mean))
     young = clock.bucket_ms - rows["born"] < DAY_MS
-    limit = np.where(frozen, volume.mean + 2 * spread, WINSOR * volume.mean + 3 * np.sqrt(volume.mean) + 3)
+    busy = np.minimum(volume.mean + 2 * spread, 2 * (volume.mean + np.sqrt(volume.mean)))
+    chance = 3 * np.sqrt(volume.mean) + 3
+    limit = np.where(frozen, busy, WINSOR * volume.mean + chance)
     taken = np.where(young, documents, np.minimum(documents, limit))
 
     keep = 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms)
@@ -186,10 +191,9 @@ def learn_volume(
     if len(quiet):
         _teach_silence(rows, clock, quiet, gap, volume)
     quiet_mean = np.where(gap > 0, volume.gap_mean, 0.0)
+    residual = np.minimum(documents, NOISE_WINSOR * volume.mean + chance) - volume.mean
     settled = clock.bucket_ms - rows["born"] >= SETTLED_MS
-    _teach_noise(
-        rows["volume_noise"], clock, documents - volume.mean, quiet_mean, volume.mean, volume.mean**2, keep, settled
-    )
+    _teach_noise(rows["volume_noise"], clock, residual, quiet_mean, volume.mean, volume.mean**2, keep, settled)
 
 
 def learn_share(

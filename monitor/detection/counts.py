@@ -53,7 +53,7 @@ ROW = np.dtype([
     ("share", "f8", 2),  # discounted negatives and documents; corrected on the rollup, as classified elsewhere
     ("volume_noise", NOISE),
     ("share_noise", NOISE),
-    ("held", "f4", 2),
+    ("held", "f4", 2),  # negatives and documents not yet learned, while evidence of a rise builds up
     ("hour", "f4", (24, 2)),  # volume by hour of the day: seen and expected, in effective documents
     ("day", "f4", (7, 2)),  # volume by day of the week
     ("share_hour", "f4", (24, 2)),  # negatives by hour of the day

@@ -23,11 +23,6 @@ from monitor.records import Alert, Evidence, Opinion, Watermark
 
 STATE_VERSION = 1
 
-IDLE_MS = 600_000
-"""A source this far behind the furthest one is idle, and not waited for: ten minutes are far more than partitions of one
-topic drift apart while they flow, and far less than people would wait for an alert."""
-
-
 ONSET_PRIOR = 20.0
 """Documents that the baseline's expectation is worth beside the last hours, when the onset is looked for."""
 
@@ -56,6 +51,11 @@ class _Progress(msgspec.Struct):
 
     version: int = STATE_VERSION
     sources: dict[str, int] = msgspec.field(default_factory=dict)
+    """By `topic/partition`: how far its event time has come."""
+    idle: set[str] = msgspec.field(default_factory=set)
+    """Sources that are not waited for until they speak again."""
+    expected: dict[str, int] = msgspec.field(default_factory=dict)
+    """By topic: how many partitions it has."""
     closed_ms: int = 0
     """End of the last closed bucket; 0 before the first."""
     opinions: int = 0
@@ -111,8 +111,7 @@ class Detector:
         progress = self._progress
         for message in messages:
             if isinstance(message, Watermark):
-                source = f"{message.topic}/{message.partition}"
-                progress.sources[source] = max(message.time_ms, progress.sources.get(source, 0))
+                self._take_watermark(message)
                 continue
             if message.entity not in self._entities:
                 continue
@@ -130,17 +129,28 @@ class Detector:
             else:
                 progress.duplicates += 1
 
+    def _take_watermark(self, message: Watermark) -> None:
+        progress = self._progress
+        source = f"{message.topic}/{message.partition}"
+        progress.sources[source] = max(message.time_ms, progress.sources.get(source, 0))
+        progress.expected[message.topic] = max(message.partitions, progress.expected.get(message.topic, 0))
+        if message.idle:
+            progress.idle.add(source)
+        else:
+            progress.idle.discard(source)
+
     @property
     def watermark_ms(self) -> int | None:
-        """Event time before which no opinion is waited for; None before the first watermark.
+        """Event time before which no opinion is waited for; None until every source has spoken.
 
-        The least over the sources that are not idle. Opinions do not move it: then the order of arrival would matter.
+        The least over the sources that are not idle; when all are, everything there is has been read, and the furthest
+        counts. Opinions do not move it: then the order of arrival would matter.
         """
-        times = self._progress.sources.values()
-        if not times:
+        sources = self._progress.sources
+        if not sources or len(sources) < sum(self._progress.expected.values()):
             return None
-        furthest = max(times)
-        return min(time for time in times if furthest - time <= IDLE_MS)
+        speaking = [time for source, time in sources.items() if source not in self._progress.idle]
+        return min(speaking) if speaking else max(sources.values())
 
     def advance(self) -> list[Alert]:
         """Close every bucket that is over by the watermark and the allowed lateness, in order; returns the alerts."""

@@ -15,6 +15,8 @@ from monitor.detection.quantify import Correction
 Unit = Literal["share", "documents/h"]
 INTERVAL_Z = 1.96
 """A 95 % interval."""
+MAX_LOG_SPREAD = 5.0
+"""An interval of a volume is never wider than this either way, in nats: a factor of 150 says that nothing is known."""
 HOUR_MS = 3_600_000
 
 
@@ -96,7 +98,7 @@ def finding(
         hours = (bucket_ms + length_ms - onset_ms) / HOUR_MS
         count, mean = float(window[name]), max(float(window[f"{name}_expected"]), 1e-9)
         observed, expected, effect = count / hours, mean / hours, count / mean
-        spread = float(np.exp(INTERVAL_Z * np.sqrt(inflation / max(count, 1.0))))
+        spread = float(np.exp(min(INTERVAL_Z * np.sqrt(inflation / max(count, 1.0)), MAX_LOG_SPREAD)))
         low, high = observed / spread, observed * spread
     return Finding(
         entity=key[0], lang=key[1], signal=SIGNALS[signal], bucket_ms=bucket_ms, onset_ms=onset_ms, active=active,

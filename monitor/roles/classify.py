@@ -48,6 +48,7 @@ class ClassifyProcessor:
 
     Args:
         partition: Of the documents topic.
+        document_partitions: Number of partitions of the documents topic: a detector waits for each.
         opinion_partitions: Number of partitions of the opinions topic: each gets the watermarks.
         committed: Asks for the group's committed offset: the window of repeats before it is read again.
     """
@@ -60,6 +61,7 @@ class ClassifyProcessor:
         *,
         kafka: KafkaSettings,
         topics: TopicSettings,
+        document_partitions: int,
         opinion_partitions: int,
         preparer: Preparer,
         classifier: Classifier,
@@ -69,6 +71,7 @@ class ClassifyProcessor:
         self._partition = partition
         self._kafka = kafka
         self._topics = topics
+        self._document_partitions = document_partitions
         self._opinion_partitions = opinion_partitions
         self._preparer = preparer
         self._classifier = classifier
@@ -76,7 +79,7 @@ class ClassifyProcessor:
         self._committed = committed
         self._duplicates = Duplicates()
         self._clock = EventClock()
-        self._promised_ms: int | None = None
+        self._promised: tuple[int, bool] | None = None
         # What the model said of the first of each text lately, or (after a restart) the text to ask it again.
         self._firsts: OrderedDict[str, _Promise | Prepared] = OrderedDict()
 
@@ -182,14 +185,25 @@ class ClassifyProcessor:
             outputs.append(Output(self._topics.opinions, entity.encode(), encode(opinion), marked))
         return outputs
 
-    def _watermarks(self, time_ms: int | None) -> list[Output]:
-        """Behind the opinions it covers, to every partition of the opinions topic, when event time has moved on."""
-        if time_ms is None or time_ms == self._promised_ms:
+    def idle(self) -> list[Output]:
+        """Read to the end and silent: tell the detectors not to wait for this partition."""
+        return self._watermarks(self._clock.time_ms or 0, idle=True)
+
+    def _watermarks(self, time_ms: int | None, *, idle: bool = False) -> list[Output]:
+        """Behind the opinions it covers, to every partition of the opinions topic, when there is something new to say."""
+        if time_ms is None or (time_ms, idle) == self._promised:
             return []
-        self._promised_ms = time_ms
+        self._promised = (time_ms, idle)
         source = self._partition
-        value = encode(Watermark(topic=source.topic, partition=source.partition, time_ms=time_ms))
+        watermark = Watermark(
+            topic=source.topic,
+            partition=source.partition,
+            time_ms=time_ms,
+            partitions=self._document_partitions,
+            idle=idle,
+        )
         key = f"watermark|{source.topic}|{source.partition}".encode()
+        value = encode(watermark)
         return [
             Output(self._topics.opinions, key, value, partition=number, latest=True)
             for number in range(self._opinion_partitions)

@@ -100,6 +100,10 @@ class DetectProcessor:
         done.set_result(outputs)
         return done
 
+    def idle(self) -> list[Output]:
+        """Silence says nothing: the sources' watermarks do."""
+        return []
+
     def _judge(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> tuple[list[Output], list[Alert]]:
         detector = self._detector
         assert detector is not None

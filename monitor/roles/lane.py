@@ -37,6 +37,14 @@ class Processor(Protocol):
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Take records; called in order, one call at a time. The awaitable gives the outputs when they are ready."""
 
+    def idle(self) -> list[Output]:
+        """What is to be written when everything was read and nothing came for `IDLE_S`."""
+
+
+IDLE_S = 10.0
+"""Silence after which a partition that was read to its end is idle. Far below the lateness that detectors allow (minutes):
+a document that ends the silence is never late by it."""
+
 
 class Lane:
     """The life of one assigned partition: open, run, drain, close; re-opened from committed state when a write fails.
@@ -77,6 +85,7 @@ class Lane:
         self._chunk = 1
         self._expected: int | None = None
         self._ledger: Ledger[Output] = Ledger(0)
+        self._asides: list[Output] = []
         self._writing = 0
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
@@ -146,6 +155,7 @@ class Lane:
             finally:
                 self.ready = False
                 self._queue.clear()
+                self._asides.clear()
                 self._queued = self._writing = 0
                 self._ledger = Ledger(0)
                 self._committed_once.set()
@@ -186,7 +196,12 @@ class Lane:
         while True:
             while not self._queue:
                 self._changed.clear()
-                await self._changed.wait()
+                try:
+                    await asyncio.wait_for(self._changed.wait(), IDLE_S)
+                except TimeoutError:
+                    if not self.backlog:
+                        self._asides = processor.idle()
+                        self._finished.set()
             await slots.acquire()
             records = self._queue.popleft()
             work = self._ledger.begin(records[-1].offset + 1, len(records))
@@ -204,7 +219,7 @@ class Lane:
     async def _commit(self, writer: Writer) -> None:
         last = 0.0
         while True:
-            while not self._ledger.ready:
+            while not self._ledger.ready and not self._asides:
                 self._finished.clear()
                 await self._finished.wait()
             wait_s = last + self._commit_interval_s - time.monotonic()
@@ -215,6 +230,8 @@ class Lane:
             last = time.monotonic()
             before = self._ledger.records
             outputs, offset = self._ledger.take()
+            outputs += self._asides
+            self._asides = []
             self._writing = before - self._ledger.records
             outputs = squash(outputs)
             await writer.write(outputs, offset)

@@ -79,6 +79,10 @@ class NotifyProcessor:
         done.set_result(outputs)
         return done
 
+    def idle(self) -> list[Output]:
+        """No alerts are no news."""
+        return []
+
     async def _one(self, record: ConsumerRecord[bytes, bytes]) -> list[Output]:
         try:
             alert = decode_alert_event(record.value or b"").data

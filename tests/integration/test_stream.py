@@ -33,6 +33,9 @@ class Copier:
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         return self._copy(records)
 
+    def idle(self) -> list[Output]:
+        return []
+
     async def _copy(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Output]:
         await asyncio.sleep(self.pause_s)
         for record in records:

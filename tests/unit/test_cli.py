@@ -22,7 +22,18 @@ runner = CliRunner()
 
 def test_help_names_every_command() -> None:
     told = runner.invoke(app, ["--help"]).output
-    for command in ("run", "demo", "replay", "classify", "validate", "config", "schema", "bundle", "deadletter", "version"):
+    for command in (
+        "run",
+        "demo",
+        "replay",
+        "classify",
+        "validate",
+        "config",
+        "schema",
+        "bundle",
+        "deadletter",
+        "version",
+    ):
         assert command in told
 
 
@@ -40,7 +51,9 @@ def test_help_names_every_command() -> None:
         ["nonsense"],
     ],
 )
-def test_a_mistake_of_the_user_is_told_plainly_with_exit_code_2(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_of_the_user_is_told_plainly_with_exit_code_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = runner.invoke(app, arguments)
     assert result.exit_code == 2, result.output

@@ -49,7 +49,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, 'watchlist = "w.toml"\n[inference]\nbundle = "models/b"\n[kafka]\nca_file = "ca.pem"\n'))
+    config = load_config(
+        write(tmp_path, 'watchlist = "w.toml"\n[inference]\nbundle = "models/b"\n[kafka]\nca_file = "ca.pem"\n')
+    )
     assert config.watchlist == tmp_path / "w.toml"
     assert config.inference.bundle == tmp_path / "models/b"
     assert config.kafka.ca_file == tmp_path / "ca.pem"
@@ -65,7 +67,15 @@ def test_all_errors_at_once_with_place_and_hint(tmp_path: Path) -> None:
             )
         )
     told = str(caught.value)
-    for said in ("kafka.bootstrap_server:", "no such option", "kafka.commit_interval_s", "got -1", "kafka.sasl_mechanism", "sinks.0", "sinks.1.webhook.url"):
+    for said in (
+        "kafka.bootstrap_server:",
+        "no such option",
+        "kafka.commit_interval_s",
+        "got -1",
+        "kafka.sasl_mechanism",
+        "sinks.0",
+        "sinks.1.webhook.url",
+    ):
         assert said in told, told
     assert "hunter2" not in told
     assert "s3cret" not in told
@@ -81,7 +91,10 @@ def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path) -> None:
 def test_secrets_come_from_files_and_never_show(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("hunter2\n")
     config = load_config(
-        write(tmp_path, '[kafka]\nsecurity_protocol = "SASL_SSL"\nusername = "u"\npassword_file = "pw"\nbootstrap_servers = "b:1"\n')
+        write(
+            tmp_path,
+            '[kafka]\nsecurity_protocol = "SASL_SSL"\nusername = "u"\npassword_file = "pw"\nbootstrap_servers = "b:1"\n',
+        )
     )
     assert config.kafka.secret() == "hunter2"
     assert "hunter2" not in repr(config)

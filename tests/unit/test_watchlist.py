@@ -12,7 +12,9 @@ from monitor.watch import WatchlistKeeper
 from monitor.watchlist import load_watchlist
 from tests.conftest import ROOT
 
-GOOD = '[[entity]]\nid = "acme"\nname = "Acme"\naliases = { en = ["Acme"], "*" = ["#acme"] }\nlabels = { owner = "a" }\n'
+GOOD = (
+    '[[entity]]\nid = "acme"\nname = "Acme"\naliases = { en = ["Acme"], "*" = ["#acme"] }\nlabels = { owner = "a" }\n'
+)
 
 
 def refused(tmp_path: Path, content: str) -> str:
@@ -30,7 +32,8 @@ def test_the_example_is_good() -> None:
 def test_all_errors_are_told_at_once_with_their_places(tmp_path: Path) -> None:
     told = refused(
         tmp_path,
-        GOOD + '[[entity]]\nid = "Bad Id"\nname = "B"\naliases = { en = ["x"] }\ncolour = "red"\n[[entity]]\nid = "c"\nname = "C"\n',
+        GOOD
+        + '[[entity]]\nid = "Bad Id"\nname = "B"\naliases = { en = ["x"] }\ncolour = "red"\n[[entity]]\nid = "c"\nname = "C"\n',
     )
     lines = told.splitlines()
     assert len(lines) == 4

@@ -16,18 +16,23 @@ def kinds(*texts: str) -> list[Kind]:
 
 
 def test_reposts_in_their_many_dresses() -> None:
-    assert kinds(
-        STORY,
-        f"RT @ann: {STORY}",
-        f"{STORY} https://t.example/abc",
-        f"{STORY.upper()}!!! 😡",
-        f"{STORY} via @news",
-        f"{STORY[:70]}… https://t.example/z",
-    ) == [Kind.NEW] + [Kind.REPOST] * 5
+    assert (
+        kinds(
+            STORY,
+            f"RT @ann: {STORY}",
+            f"{STORY} https://t.example/abc",
+            f"{STORY.upper()}!!! 😡",
+            f"{STORY} via @news",
+            f"{STORY[:70]}… https://t.example/z",
+        )
+        == [Kind.NEW] + [Kind.REPOST] * 5
+    )
 
 
 def test_different_words_and_short_cries_are_new() -> None:
-    assert kinds(STORY, STORY.replace("two hundred", "three hundred"), "so bad!!", "so bad", "So bad…") == [Kind.NEW] * 5
+    assert (
+        kinds(STORY, STORY.replace("two hundred", "three hundred"), "so bad!!", "so bad", "So bad…") == [Kind.NEW] * 5
+    )
 
 
 def test_the_same_id_is_a_duplicate_whatever_it_says() -> None:

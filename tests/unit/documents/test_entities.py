@@ -15,7 +15,12 @@ WATCHED = Watchlist(
         Entity(
             id="air",
             name="Northwind Air",
-            aliases={"*": ("Northwind Air", "@northwindair"), "ar": ("نورث ويند",), "ja": ("ノースウィンド",), "ko": ("노스윈드",)},
+            aliases={
+                "*": ("Northwind Air", "@northwindair"),
+                "ar": ("نورث ويند",),
+                "ja": ("ノースウィンド",),
+                "ko": ("노스윈드",),
+            },
             exclude=("Northwind Airfield", "northwind air museum"),
         ),
         Entity(id="bank", name="Öz Bank", aliases={"tr": ("Öz Bank",), "hi": ("ओज़ बैंक",), "th": ("ธนาคารออซ",)}),

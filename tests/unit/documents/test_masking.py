@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from monitor.documents.masking import author_hash, mask, mask_url
 
-words = st.lists(st.sampled_from("the app lost my money and 3 bags at gate 12 today, why?! 2026".split()), max_size=8).map(" ".join)
+words = st.lists(
+    st.sampled_from(
+        ["the", "app", "lost", "my", "money", "and", "3", "bags", "at", "gate", "12", "today,", "why?!", "2026"]
+    ),
+    max_size=8,
+).map(" ".join)
 
 
 @given(words, words, st.from_regex(r"[a-z]{1,8}(\.[a-z]{1,8})?@[a-z]{2,10}\.(com|org|co\.uk)", fullmatch=True))
@@ -27,7 +32,9 @@ def test_no_phone_survives(before: str, after: str, number: int, form: str) -> N
 @given(st.integers(10**14, 10**15 - 1), st.sampled_from(["", " ", "-"]))
 def test_no_card_survives(body: int, separator: str) -> None:
     digits = str(body)
-    total = sum(d if place % 2 else (2 * d - 9 if 2 * d > 9 else 2 * d) for place, d in enumerate(map(int, reversed(digits))))
+    total = sum(
+        d if place % 2 else (2 * d - 9 if 2 * d > 9 else 2 * d) for place, d in enumerate(map(int, reversed(digits)))
+    )
     card = digits + str(-total % 10)
     written = separator.join(card[n : n + 4] for n in range(0, 16, 4))
     masked = mask(f"card {written} ok")

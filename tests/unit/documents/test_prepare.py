@@ -30,7 +30,11 @@ def preparer(identifier: LanguageIdentifier) -> Preparer:
 
 def raws(*values: object) -> list[Raw]:
     return [
-        Raw(value if value is None or isinstance(value, bytes) else json.dumps(value).encode(), Origin(topic="t", partition=0, offset=n), NOW_MS)
+        Raw(
+            value if value is None or isinstance(value, bytes) else json.dumps(value).encode(),
+            Origin(topic="t", partition=0, offset=n),
+            NOW_MS,
+        )
         for n, value in enumerate(values)
     ]
 

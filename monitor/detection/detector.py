@@ -159,12 +159,14 @@ class Detector:
             return []
         safe_ms = watermark_ms - self._settings.allowed_lateness_s * 1000
         end_ms = safe_ms - safe_ms % self._length_ms
+        if end_ms <= self._progress.closed_ms:
+            return []
         alerts: list[Alert] = []
         for bucket_ms in self._due(end_ms):
             alerts += self._close(bucket_ms)
-        if end_ms > self._progress.closed_ms:
-            self._progress.closed_ms = end_ms
-            self._expire(end_ms)
+            # After each bucket: what an explanation sees must not depend on how many are closed at once.
+            self._expire(bucket_ms)
+        self._progress.closed_ms = end_ms
         return alerts
 
     def _due(self, end_ms: int) -> Iterator[int]:

@@ -1,0 +1,230 @@
+"""The detector: the same opinions give the same alerts, in any order, any batches, through any restart."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.detection.detector import Detector, EntityInfo, StateError, read_cell
+from monitor.detection.incidents import AlertSettings
+from monitor.detection.settings import DetectionSettings
+from monitor.records import Alert, Opinion, Watermark, cloud_event, encode
+
+MINUTE_MS = 60_000
+START_MS = 1_772_323_200_000
+ENTITIES = {"air": EntityInfo("Northwind Air", ("Northwind Air",), {"owner": "travel"}), "bank": EntityInfo("Öz Bank")}
+LANGS = (("en", 2), ("es", 1), ("ja", 1))
+
+
+def opinions(
+    minutes: int, rise: tuple[int, int] | None, *, seed: int = 1, langs: Sequence[str] = ("en", "es")
+) -> list[list[Opinion]]:
+    """By minute: two entities in three languages, one in five negative; in the rise, four in five of one entity's."""
+    rng = random.Random(seed)
+    number = 0
+    found: list[list[Opinion]] = []
+    for minute in range(minutes):
+        batch: list[Opinion] = []
+        for entity in ENTITIES:
+            for lang, weight in LANGS:
+                event = rise is not None and entity == "air" and lang in langs and rise[0] <= minute < rise[1]
+                for _ in range(weight * (2 if event else 1)):
+                    if rng.random() > 0.6:
+                        continue
+                    number += 1
+                    negative = rng.random() < (0.85 if event else 0.2)
+                    text = (
+                        f"stranded at gate {number} again" if event and negative else f"an ordinary day number {number}"
+                    )
+                    batch.append(
+                        Opinion(
+                            id=f"d{number}|{entity}", document_id=f"d{number}", entity=entity, lang=lang, text=text,
+                            published_ms=START_MS + minute * MINUTE_MS + rng.randrange(MINUTE_MS),
+                            sentiment=(0.9, 0.05, 0.05) if negative else (0.1, 0.7, 0.2), source="forum", author=f"a{number}",
+                        )
+                    )  # fmt: skip
+        found.append(batch)
+    return found
+
+
+def mark(minute: int, *, partition: int = 0, partitions: int = 1, idle: bool = False) -> Watermark:
+    return Watermark(
+        topic="t", partition=partition, time_ms=START_MS + minute * MINUTE_MS, partitions=partitions, idle=idle
+    )
+
+
+def make(state: dict[bytes, bytes] | None = None) -> Detector:
+    def confusion(_: str) -> np.ndarray | None:
+        return None
+
+    return Detector(DetectionSettings(), AlertSettings(), ENTITIES, confusion, state)
+
+
+def run(detector: Detector, stream: list[list[Opinion]], first: int = 0) -> list[Alert]:
+    alerts: list[Alert] = []
+    for minute, batch in enumerate(stream, start=first):
+        detector.observe([*batch, mark(minute + 1)])
+        alerts += detector.advance()
+    return alerts
+
+
+@pytest.fixture(scope="module")
+def stream() -> list[list[Opinion]]:
+    return opinions(16 * 60, (10 * 60, 10 * 60 + 90))
+
+
+@pytest.fixture(scope="module")
+def expected(stream: list[list[Opinion]]) -> list[Alert]:
+    return run(make(), stream)
+
+
+def test_a_rise_is_one_incident_with_its_languages_onset_and_evidence(expected: list[Alert]) -> None:
+    assert {alert.entity for alert in expected} == {"air"}
+    assert len({alert.incident for alert in expected}) == 1
+    assert [expected[0].state, expected[-1].state] == ["firing", "resolved"]
+    last = [alert for alert in expected if alert.state != "resolved"][-1]
+    assert set(last.languages) == {"en", "es"}
+    assert abs(expected[0].onset_ms - (START_MS + 600 * MINUTE_MS)) <= 5 * MINUTE_MS
+    assert expected[0].at_ms - expected[0].onset_ms < 40 * MINUTE_MS
+    told = {post.text: post.copies for post in last.evidence.posts}
+    assert sum(copies for text, copies in told.items() if "stranded" in text) >= 0.8 * sum(told.values()) > 0
+    assert "stranded" in last.evidence.terms
+    assert last.evidence.observed > last.evidence.low > last.evidence.expected
+    assert expected[0].labels == {"owner": "travel"}
+    assert "Northwind Air" in expected[0].summary
+    assert len({alert.id for alert in expected}) == len(expected)
+
+
+def test_quiet_days_are_quiet() -> None:
+    assert run(make(), opinions(24 * 60, None, seed=11)) == []
+
+
+def test_order_within_the_lateness_and_batch_size_change_no_byte(
+    stream: list[list[Opinion]], expected: list[Alert]
+) -> None:
+    rng = random.Random(5)
+    detector, alerts = make(), []
+    for first in range(0, len(stream), 2):  # two minutes at a time, shuffled, some of it after the watermark
+        batch = [opinion for minute in stream[first : first + 2] for opinion in minute]
+        rng.shuffle(batch)
+        cut = rng.randrange(len(batch) + 1)
+        detector.observe(batch[:cut])
+        detector.observe([mark(first + 1)])
+        alerts += detector.advance()
+        detector.observe(batch[cut:])
+        detector.observe([mark(first + 2)])
+        alerts += detector.advance()
+    assert [encode(cloud_event(alert)) for alert in alerts] == [encode(cloud_event(alert)) for alert in expected]
+
+
+def test_a_backlog_in_one_piece_gives_the_same_alerts(stream: list[list[Opinion]], expected: list[Alert]) -> None:
+    detector = make()
+    detector.observe([opinion for minute in stream for opinion in minute])
+    detector.observe([mark(len(stream))])
+    assert [encode(alert) for alert in detector.advance()] == [encode(alert) for alert in expected]
+
+
+@settings(max_examples=4)
+@given(st.data())
+def test_a_restart_anywhere_changes_no_byte(
+    stream: list[list[Opinion]], expected: list[Alert], data: st.DataObject
+) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(540, len(stream)), min_size=1, max_size=3)))
+    rows: dict[bytes, bytes] = {}
+    alerts: list[Alert] = []
+    first = 0
+    for cut in [*cuts, len(stream)]:
+        detector = make(rows or None)
+        alerts += run(detector, stream[first:cut], first)
+        for key, value in detector.take_changes():
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        first = cut
+    assert [encode(alert) for alert in alerts] == [encode(alert) for alert in expected]
+
+
+def test_state_is_incremental_and_old_evidence_goes(stream: list[list[Opinion]]) -> None:
+    detector = make()
+    run(detector, stream[:600])
+    whole = detector.take_changes()
+    run(detector, stream[600:601], 600)
+    assert len(detector.take_changes()) < len(whole) / 10
+    run(detector, stream[601:], 601)
+    assert any(value is None for _, value in detector.take_changes())
+
+
+def test_repeats_and_late_ones_are_counted_and_not_judged(stream: list[list[Opinion]], expected: list[Alert]) -> None:
+    detector, alerts = make(), []
+    for minute, batch in enumerate(stream):
+        detector.observe([*batch, *batch[:1], mark(minute + 1)])
+        alerts += detector.advance()
+        if minute > 10:
+            detector.observe(stream[minute - 10][:1])
+    assert detector.stats.duplicates == sum(bool(batch) for batch in stream)
+    assert detector.stats.late == sum(bool(batch) for batch in stream[1:-10])
+    assert [alert.id for alert in alerts] == [alert.id for alert in expected]
+
+
+def test_nothing_closes_before_every_source_has_spoken_and_an_idle_one_is_not_waited_for() -> None:
+    detector = make()
+    detector.observe([mark(500, partition=0, partitions=3), mark(400, partition=1, partitions=3)])
+    assert detector.watermark_ms is None
+    detector.observe([mark(0, partition=2, partitions=3, idle=True)])
+    assert detector.watermark_ms == START_MS + 400 * MINUTE_MS
+    detector.observe([mark(450, partition=2, partitions=3), mark(600, partition=1, partitions=3)])
+    assert detector.watermark_ms == START_MS + 450 * MINUTE_MS
+    detector.observe([mark(600, partition=p, partitions=3, idle=True) for p in range(3)])
+    assert detector.watermark_ms == START_MS + 600 * MINUTE_MS
+
+
+def test_a_new_watchlist_forgets_and_goes_on(stream: list[list[Opinion]]) -> None:
+    detector = make()
+    run(detector, stream[:300])
+    detector.set_entities({"bank": ENTITIES["bank"]})
+    run(detector, stream[300:400], 300)
+    gone = {key for key, value in detector.take_changes() if value is None}
+    assert any(key.startswith(b"series|air|") for key in gone)
+    assert all(view.entity == "bank" for view in detector.views())
+
+
+@given(st.lists(st.integers(0, 4_102_444_800_000), min_size=1, max_size=20))
+def test_any_times_are_taken(times: list[int]) -> None:
+    detector = make()
+    for n, time_ms in enumerate(times):
+        detector.observe(
+            [
+                Opinion(
+                    id=str(n),
+                    document_id=str(n),
+                    entity="air",
+                    published_ms=time_ms,
+                    lang="en",
+                    sentiment=(0.8, 0.1, 0.1),
+                )
+            ]
+        )
+        detector.observe([Watermark(topic="t", partition=0, time_ms=time_ms, partitions=1)])
+        detector.advance()
+    restored = make({k: v for k, v in detector.take_changes() if v is not None})
+    assert restored.closed_ms == detector.closed_ms
+    assert restored.stats == detector.stats
+
+
+def test_cells_can_be_read_by_others_and_damage_is_told(stream: list[list[Opinion]]) -> None:
+    detector = make()
+    run(detector, stream[:30])
+    rows = dict(detector.take_changes())
+    counts: dict[str, float] = {}
+    for key, value in rows.items():
+        if value is not None and (cell := read_cell(key, value)) is not None:
+            counts[cell[0]] = counts.get(cell[0], 0) + cell[2]["*"][0]
+    assert sum(counts.values()) == sum(len(batch) for batch in stream[:30])
+    with pytest.raises(StateError):
+        make({b"progress": b"\xff\xff"})

@@ -1,0 +1,80 @@
+"""Explanations: terms in any script, posts that cover and do not repeat, onsets where the change is."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.detection.cells import Cell, Sample
+from monitor.detection.explain import change_point, representative
+from monitor.detection.terms import distinctive, tokens
+from monitor.records import Opinion
+
+
+def sample(n: int, text: str, lang: str = "en", negative: float = 0.9) -> Sample:
+    return Sample(rank=n, document_id=f"d{n}", text=text, lang=lang, published_ms=n, sentiment=0, negative=negative)
+
+
+def test_terms_stand_out_in_every_script() -> None:
+    usual = [("the flight was fine and the crew kind", "en")] * 30 + [("フライトは普通でした", "ja")] * 10
+    usual += [("วันนี้บินปกติดี", "th")] * 10 + [("今天的航班很正常", "zh")] * 10
+    news = [
+        ("the flight was cancelled, crew kind", "en"),
+        ("cancelled again, the queue endless", "en"),
+        ("queue endless", "en"),
+    ]
+    news += [("フライトが欠航で最悪", "ja"), ("また欠航で最悪", "ja"), ("เที่ยวบินล่ม แอปล่ม", "th"), ("แอปล่มอีก", "th")]
+    found = distinctive(news * 2, usual, most=12, without=["flight"])
+    assert {"cancelled", "queue", "endless"} <= set(found)
+    assert any("欠航" in term for term in found)
+    assert "ล่ม" in found
+    assert not {"the", "flight", "crew"} & set(found)
+
+
+@given(st.text(max_size=200), st.sampled_from(["en", "ja", "th", "zh", "ar"]))
+def test_any_text_can_be_cut(text: str, lang: str) -> None:
+    assert all(len(word) > 1 for word in tokens(text, lang))
+
+
+def test_posts_cover_what_is_said_and_tell_nothing_twice() -> None:
+    told = [sample(n, f"stranded at the gate without water and no staff in sight {'!' * n}") for n in range(20)]
+    told += [
+        sample(30, "hotel vouchers refused at midnight"),
+        sample(31, "abandonados en el aeropuerto sin agua", "es"),
+    ]
+    posts = representative(told, ("gate", "hotel", "vouchers", "agua"), most=3)
+    assert len(posts) == 3
+    assert {post.lang for post in posts} == {"en", "es"}
+    assert max(post.copies for post in posts) == 20
+
+
+def test_the_onset_is_where_the_share_changed() -> None:
+    rng = random.Random(2)
+    buckets = []
+    for minute in range(300):
+        share = 0.8 if minute >= 200 else 0.2
+        total = rng.randrange(4)
+        buckets.append((minute, total, sum(rng.random() < share for _ in range(total))))
+    found = change_point(buckets, 0.2)
+    assert found is not None
+    assert abs(found - 200) <= 4
+    assert change_point([(minute, 5, 1) for minute in range(50)], 0.3) is None
+
+
+@given(st.permutations(range(60)))
+def test_a_cell_is_the_same_in_any_order_of_arrival(order: list[int]) -> None:
+    def fill(places: list[int]) -> Cell:
+        cell = Cell()
+        for n in places:
+            cell.add(
+                Opinion(
+                    id=f"o{n}", document_id=f"d{n}", entity="e", published_ms=n, lang="en" if n % 3 else "de", source=f"s{n % 7}",
+                    sentiment=(0.8, 0.1, 0.1) if n % 2 else (0.1, 0.8, 0.1), author=f"a{n % 11}", reach=n,
+                )
+            )  # fmt: skip
+        cell.close()
+        return cell
+
+    assert fill(order) == fill(list(range(60)))

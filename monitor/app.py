@@ -345,9 +345,16 @@ class App:
             mine = set(role.partitions()) if role else set()
             return [(str(p.partition), d) for p, d in sorted(self._detectors.items()) if p in mine]
 
-        def of_views(field: str) -> list[Sample]:
+        def recent(field: str, scale: float = 1.0) -> list[Sample]:
             return [
-                ((view.entity, view.lang), getattr(view, field))
+                ((row.entity, row.lang), getattr(row, field) * scale)
+                for _, detector in detectors()
+                for row in detector.recent()
+            ]
+
+        def expected() -> list[Sample]:
+            return [
+                ((view.entity, view.lang), view.expected)
                 for _, detector in detectors()
                 for view in detector.views()
                 if view.signal == "negative_share"
@@ -370,7 +377,8 @@ class App:
         derived.provide("babelwatch_series", lambda: [((p,), len(d)) for p, d in detectors()])
         derived.provide("babelwatch_watermark_seconds", lambda: [((p,), d.closed_ms / 1000) for p, d in detectors()])
         derived.provide("babelwatch_open_incidents", open_incidents)
-        derived.provide("babelwatch_negative_share_ratio", lambda: of_views("observed"))
-        derived.provide("babelwatch_negative_share_low_ratio", lambda: of_views("low"))
-        derived.provide("babelwatch_negative_share_high_ratio", lambda: of_views("high"))
-        derived.provide("babelwatch_expected_negative_share_ratio", lambda: of_views("expected"))
+        derived.provide("babelwatch_negative_share_ratio", lambda: recent("share"))
+        derived.provide("babelwatch_negative_share_low_ratio", lambda: recent("low"))
+        derived.provide("babelwatch_negative_share_high_ratio", lambda: recent("high"))
+        derived.provide("babelwatch_recent_documents", lambda: recent("documents"))
+        derived.provide("babelwatch_expected_negative_share_ratio", expected)

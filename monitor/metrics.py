@@ -147,13 +147,13 @@ class Metrics:
             ("watermark_seconds", "Event time up to which buckets are closed, as Unix time.", ("partition",)),
             (
                 "negative_share_ratio",
-                "Corrected negative share of the last closed bucket's window.",
+                "Negative share of the last hour of event time, corrected for the classifier's known confusion.",
                 ("entity", "lang"),
             ),
             ("negative_share_low_ratio", "Low end (95 %) of the negative share.", ("entity", "lang")),
             ("negative_share_high_ratio", "High end (95 %) of the negative share.", ("entity", "lang")),
             ("expected_negative_share_ratio", "Negative share that the baseline expects.", ("entity", "lang")),
-            ("documents_per_hour", "Documents per hour of the last closed bucket's window.", ("entity", "lang")),
+            ("recent_documents", "Opinions in the last hour of event time.", ("entity", "lang")),
         ):
             self.derived.declare(f"babelwatch_{name}", documentation, labels)
         registry.register(self.derived)

@@ -18,6 +18,7 @@ from monitor.detection import explain
 from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.cells import Cell
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
+from monitor.detection.quantify import Correction, correction
 from monitor.detection.settings import DetectionSettings
 from monitor.records import Alert, Evidence, Opinion, Watermark
 
@@ -35,6 +36,20 @@ class EntityInfo:
     names: tuple[str, ...] = ()
     """Every alias: never shown as a term."""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What was said of an entity lately, corrected for the classifier's known confusion."""
+
+    entity: str
+    lang: str
+    documents: int
+    share: float
+    """Negative share, 0 to 1."""
+    low: float
+    high: float
+    """Its 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,8 @@ class Detector:
         self._entities = dict(entities)
         self._length_ms = settings.bucket_s * 1000
         self._keep_ms = int(alerts.evidence_hours * 3_600_000)
+        self._confusion = confusion
+        self._corrections: dict[str, Correction] = {}
         self._bank = SeriesBank(settings, entities=list(self._entities), confusion=confusion)
         self._book = IncidentBook(alerts, self._length_ms)
         self._cells: dict[tuple[str, int], Cell] = {}
@@ -375,6 +392,37 @@ class Detector:
     def views(self) -> Iterable[SeriesView]:
         """Every series' signals with their expected bands, for people to look at."""
         return self._bank.views()
+
+    def recent(self, window_ms: int = 3_600_000) -> list[Recent]:
+        """The shares of the last closed buckets, by entity and language, with the rollup `*`.
+
+        Adjusted counts (Forman 2008): the classifier's false positives are taken off and its misses added, by language.
+        """
+        sums: dict[tuple[str, str], list[float]] = {}
+        start_ms = self._progress.closed_ms - window_ms
+        for (entity, bucket_ms), cell in self._cells.items():
+            if not start_ms <= bucket_ms < self._progress.closed_ms:
+                continue
+            for lang, row in cell.counts.items():
+                correct = self._corrections.get(lang) or correction(self._confusion(lang))
+                self._corrections[lang] = correct
+                count = sum(row[:3])
+                negatives = (row[0] - correct.false_rate * count) / correct.youden
+                for key in ((entity, lang), (entity, ROLLUP)):
+                    total = sums.setdefault(key, [0.0, 0.0, 0.0])
+                    total[0] += count
+                    total[1] += negatives
+                    total[2] += count / correct.youden**2
+        found = []
+        for (entity, lang), (documents, negatives, inflation) in sorted(sums.items()):
+            share = min(max(negatives / documents, 0.0), 1.0)
+            # The counts' own spread, widened by what the correction multiplies it by; Agresti-Coull's two of each.
+            steady = (share * documents + 2) / (documents + 4)
+            spread = 1.96 * (steady * (1 - steady) * inflation / documents / (documents + 4)) ** 0.5
+            found.append(
+                Recent(entity, lang, int(documents), share, max(share - spread, 0.0), min(share + spread, 1.0))
+            )
+        return found
 
 
 def read_cell(key: bytes, value: bytes) -> tuple[str, int, dict[str, tuple[int, float]]] | None:

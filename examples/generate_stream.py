@@ -16,7 +16,7 @@ import math
 import random
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 MINUTE_MS = 60_000
 NO_SPACES = {"zh", "ja", "th"}
+ENDINGS = frozenset(",.!?:;…，。！？：؟،।")
+PAUSES = (". ", ". ", "! ", "... ", "\n")
+QUESTION = re.compile(r"[?？؟]|ไหม|ยังไง|เท่าไหร่|ที่ไหน|เปล่า|กี่|อะไร")  # Thai asks by words, not by a mark
 MOODS = ("negative", "neutral", "positive")
 EMOJI = {
     "negative": ["😡", "🤬", "😤", "🙄", "😠", "👎", "😒", "💔", "🤦", "😩"],
@@ -82,15 +85,27 @@ class Writer:
         if " // " in pattern:
             title, _, body = pattern.partition(" // ")
             return self._expand(title, entity, "plain"), self._expand(body, entity, "plain")
-        parts = [self._expand(pattern, entity, "any")]
-        chatter = self._patterns.get("chatter", {})
-        if (openers := chatter.get(f"open_{mood}")) and rng.random() < 0.35:
-            parts.insert(0, self._expand(rng.choice(lines_of(openers)), entity, "any"))
-        if (closers := chatter.get(f"close_{mood}")) and rng.random() < 0.4:
-            parts.append(self._expand(rng.choice(lines_of(closers)), entity, "any"))
+        text = self._expand(pattern, entity, "any")
+        chatter = self._patterns["chatter"]
+        tone = "question" if mood == "neutral" and QUESTION.search(text) else mood
+        if f"open_{tone}" in chatter and rng.random() < 0.35:
+            opener = self._expand(rng.choice(lines_of(chatter[f"open_{tone}"])), entity, "any")
+            if opener.endswith(",") and text[0].isupper() and not text[1:2].isupper() and text[0] not in "İI":
+                text = text[0].lower() + text[1:]
+            text = opener + ("" if opener[-1] in "，。！？：…" else " ") + text
+        if rng.random() < 0.4:
+            text = self._follow(text, self._expand(rng.choice(lines_of(chatter[f"close_{tone}"])), entity, "any"))
         if mood == "negative" and entity and "contact" in chatter and rng.random() < 0.06:
-            parts.append(self._expand(rng.choice(lines_of(chatter["contact"])), entity, "any"))
-        return "", self._roughen(self.joiner.join(parts), mood)
+            text = self._follow(text, self._expand(rng.choice(lines_of(chatter["contact"])), entity, "any"))
+        return "", self._roughen(text, mood)
+
+    def _follow(self, first: str, second: str) -> str:
+        """Two pieces of one post, set apart as people do it in this language."""
+        if first[-1] in "，。！？：…":
+            return first + second
+        if first[-1] in ENDINGS or second[0] == "#" or "http" in first + second or self.language == "th":
+            return f"{first} {second}"
+        return first + self._rng.choice({"zh": "，。！", "ja": "。。！"}.get(self.language, PAUSES)) + second
 
     def _draw(self, section: str, mood: str) -> str:
         """The next pattern of a shuffled bag: each is used once before any comes again."""
@@ -102,6 +117,7 @@ class Writer:
 
     def _expand(self, pattern: str, entity: str, style: str) -> str:
         rng = self._rng
+        drawn: set[str] = set()
         while match := re.search(r"\[([^\[\]]*)\]", pattern):
             pattern = pattern[: match.start()] + rng.choice(match[1].split("|")) + pattern[match.end() :]
 
@@ -111,10 +127,14 @@ class Writer:
                 return self._mention(entity, style)
             if name in FILLERS:
                 return FILLERS[name](rng)
-            return self._expand(rng.choice(lines_of(self._patterns["lists"][name])), entity, style)
+            choices = lines_of(self._patterns["lists"][name])
+            while (word := self._expand(rng.choice(choices), entity, style)) in drawn:
+                pass  # no route from a city to itself
+            drawn.add(word)
+            return word
 
         text = re.sub(r"\{([\w-]+)\}", fill, pattern)
-        return re.sub(r" +([,.!?;:،؟]) ", r"\1 ", re.sub(r" {2,}", " ", text)).strip()
+        return re.sub(r" +([,.،，。])", r"\1", re.sub(r" {2,}", " ", text)).strip()
 
     def _mention(self, entity: str, style: str) -> str:
         """One of the entity's aliases, the earlier the likelier; headlines take no handles or hashtags."""
@@ -140,7 +160,7 @@ class Writer:
         if latin and rng.random() < 0.08:
             text = slip(text, rng)
         if rng.random() < 0.28:
-            text += self.joiner + rng.choice(EMOJI[mood]) * rng.choice((1, 1, 1, 2, 3))
+            text += rng.choice(("", " ")) + rng.choice(EMOJI[mood]) * rng.choice((1, 1, 1, 2, 3))
         if rng.random() < 0.08:
             text += f" https://pic.example/{token(rng, 6)}"
         return text
@@ -154,7 +174,9 @@ def lines_of(block: str) -> list[str]:
 def slip(text: str, rng: random.Random) -> str:
     """Swap two letters inside one longer lower-case word; names, handles and links stay readable."""
     words = text.split(" ")
-    places = [i for i, word in enumerate(words) if len(word) >= 6 and word.isalpha() and word.islower() and word.isascii()]
+    places = [
+        i for i, word in enumerate(words) if len(word) >= 6 and word.isalpha() and word.islower() and word.isascii()
+    ]
     if places:
         place = rng.choice(places)
         word, cut = words[place], rng.randrange(1, len(words[place]) - 2)
@@ -163,21 +185,27 @@ def slip(text: str, rng: random.Random) -> str:
 
 
 def token(rng: random.Random, length: int) -> str:
+    """Letters and digits as in the addresses of posts."""
     return "".join(rng.choices("abcdefghijkmnopqrstuvwxyz23456789", k=length))
 
 
 # Names, addresses and numbers below are from ranges reserved for documentation, tests and fiction.
-FILLERS: dict[str, Any] = {
+FILLERS: dict[str, Callable[[random.Random], str]] = {
     "n": lambda rng: str(rng.randint(2, 9)),
     "nn": lambda rng: str(rng.randint(11, 58)),
     "min": lambda rng: str(rng.choice((10, 15, 20, 25, 30, 35, 40, 45, 50, 70, 90))),
+    "day": lambda rng: str(rng.randint(1, 28)),
     "h": lambda rng: f"{rng.randint(6, 22):02d}:{rng.choice((0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55)):02d}",
     "flight": lambda rng: f"SH{rng.randint(101, 989)}",
     "line": lambda rng: str(rng.randint(1, 14)),
     "price": lambda rng: str(rng.choice((9, 12, 15, 19, 25, 29, 39, 45, 49, 59, 79, 99))),
-    "user": lambda rng: "@" + rng.choice(("mira", "tomo", "lena", "kofi", "ravi", "sole", "juno", "aziz")) + token(rng, 3),
+    "user": lambda rng: (
+        "@" + rng.choice(("mira", "tomo", "lena", "kofi", "ravi", "sole", "juno", "aziz")) + token(rng, 3)
+    ),
     "url": lambda rng: f"https://{rng.choice(('chirp', 'plaza', 'go'))}.example/{token(rng, 7)}",
-    "mail": lambda rng: f"{rng.choice(('maria', 'j.doe', 'sam', 'ayse', 'k.lee'))}{rng.randint(1, 99)}@example.{rng.choice(('com', 'org', 'net'))}",
+    "mail": lambda rng: (
+        f"{rng.choice(('maria', 'j.doe', 'sam', 'ayse', 'k.lee'))}{rng.randint(1, 99)}@example.{rng.choice(('com', 'org', 'net'))}"
+    ),
     "phone": lambda rng: rng.choice((f"+1 202 555 01{rng.randint(10, 99)}", f"+44 20 7946 0{rng.randint(100, 999)}")),
     "card": lambda rng: rng.choice(("4111 1111 1111 1111", "5555 5555 5555 4444", "4242-4242-4242-4242")),
     "iban": lambda rng: rng.choice(("TR33 0006 1005 1978 6457 8413 26", "DE89 3704 0044 0532 0130 00")),
@@ -206,7 +234,9 @@ class Scenario:
         self.spec = scenario
         self.writers: dict[str, Writer] = {}
         for name, language in scenario["languages"].items():
-            mentions = {entity["id"]: mentions_in(entity["aliases"], language["lang"], name) for entity in watchlist["entity"]}
+            mentions = {
+                entity["id"]: mentions_in(entity["aliases"], language["lang"], name) for entity in watchlist["entity"]
+            }
             patterns = tomllib.loads((texts / f"{name}.toml").read_text(encoding="utf-8"))
             self.writers[name] = Writer(language["lang"], patterns, mentions, self.rng)
 
@@ -242,7 +272,9 @@ class Scenario:
         for number, post in enumerate(posts):
             at_ms = post.published_ms + int(self.rng.expovariate(1 / 9) * MINUTE_MS) + 30_000
             if self.rng.random() < (0.12 if post.event else 0.02) and not post.title and at_ms < last_ms:
-                text = self.rng.choice((f"RT {FILLERS['user'](self.rng)}: {post.text}", f"{post.text} {FILLERS['url'](self.rng)}"))
+                text = self.rng.choice(
+                    (f"RT {FILLERS['user'](self.rng)}: {post.text}", f"{post.text} {FILLERS['url'](self.rng)}")
+                )
                 yield replace(post, text=text, published_ms=at_ms, repost_of=str(number))
 
     def _post(self, name: str, section: str, entity: str, mood: str, at_ms: int) -> Post:
@@ -271,6 +303,7 @@ def mentions_in(aliases: dict[str, list[str]], lang: str, name: str) -> list[str
 
 
 def iso(ms: int) -> str:
+    """RFC 3339 with seconds, in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -304,34 +337,44 @@ def number_and_dress(posts: list[Post], rng: random.Random) -> list[Post]:
     return dressed
 
 
-def broken_lines(start_ms: int, rng: random.Random) -> list[tuple[str, bytes]]:
-    """Records that no reader should trip over: (kind, line). Each kind comes several times."""
+def broken_lines(start_ms: int, end_ms: int, rng: random.Random) -> Iterator[tuple[int, bytes, str]]:
+    """Records that no reader should trip over: (arrives_ms, line, kind)."""
 
     def line(**fields: Any) -> bytes:
-        record = {"id": f"odd-{rng.randrange(10**6):06d}", "text": "Zelvaro: what is this", "source": "chirp"}
-        return json.dumps(record | {"published_at": iso(start_ms)} | fields, ensure_ascii=False).encode()
+        record = {"id": "odd-NUMBER", "text": "Zelvaro: what is this", "source": "chirp", "published_at": "NOW"}
+        return json.dumps(record | fields, ensure_ascii=False).encode()
 
-    once: list[tuple[str, bytes]] = [
+    once = [
         ("oversized", line(text="Skyharrow " + "la " * 100_000)),
         ("oversized", line(text="アズーラメトロ" + "草" * 300_000)),
         ("nul_byte", line(text="Orvane\0Bank app\0")),
-        ("nul_byte", b'{"id":"odd-nul","text":"Biskavo \x00 raw"}'),
-        ("lone_surrogate", b'{"id":"odd-surrogate-1","text":"Biskavo \\ud83d yum","published_at":"%s"}' % iso(start_ms).encode()),
-        ("lone_surrogate", b'{"id":"odd-surrogate-2","text":"\\udc00","published_at":"%s"}' % iso(start_ms).encode()),
-        ("invalid_utf8", b'{"id":"odd-latin1","text":"Azura Transit tr\xe8s bien"}'),
+        ("nul_byte", b'{"id":"odd-NUMBER","text":"Biskavo \x00 raw","published_at":"NOW"}'),
+        ("lone_surrogate", b'{"id":"odd-NUMBER","text":"Biskavo \\ud83d yum","published_at":"NOW"}'),
+        ("lone_surrogate", b'{"id":"odd-NUMBER","text":"\\udc00","published_at":"NOW"}'),
+        ("invalid_utf8", b'{"id":"odd-NUMBER","text":"Azura Transit tr\xe8s bien","published_at":"NOW"}'),
         ("invalid_utf8", b"\xff\xfe{\x00"),
     ]
-    repeated: list[tuple[str, list[bytes]]] = [
-        ("not_json", [b"<html>502 Bad Gateway</html>", b'{"id": "odd-cut", "text": "Skyharrow flig', b"Zelvaro", b"{'id': 1}"]),
-        ("wrong_type", [b"[1, 2, 3]", b"42", b'"just a string"', line(text=17), line(text=["a", "b"]), line(published_at={"at": 1})]),
-        ("empty_text", [line(text=""), line(text="  \n\t "), line(text="\u200b\u200d")]),
-        ("missing_text", [b'{"id":"odd-bare"}', b"{}"]),
-        ("null_value", [b"null", b"null", b"null"]),
-        ("far_future", [line(published_at="2199-01-01T00:00:00Z"), line(published_at="9999-12-31T23:59:59Z")]),
-        ("unparsable_date", [line(published_at="yesterday-ish"), line(published_at="2026-13-45T99:00:00Z"), line(published_at="")]),
-        ("unknown_language", [line(lang="xx-klingon"), line(lang="zzz"), line(lang="!!")]),
-    ]
-    return once + [(kind, rng.choice(lines) if turn else lines[0]) for kind, lines in repeated for turn in range(5)]
+    often = {
+        "not_json": [b"<html>502 Bad Gateway</html>", b'{"id": "odd-NUMBER", "text": "Skyharrow flig', b"{'id': 1}"],
+        "wrong_type": [
+            b"[1, 2, 3]",
+            b"42",
+            b'"just a string"',
+            line(text=17),
+            line(text=["a"]),
+            line(published_at={"at": 1}),
+        ],
+        "empty_text": [line(text=""), line(text="  \n\t "), line(text="\u200b\u200d")],
+        "missing_text": [b'{"id":"odd-NUMBER"}', b"{}"],
+        "null_value": [b"null"],
+        "far_future": [line(published_at="2199-01-01T00:00:00Z"), line(published_at="9999-12-31T23:59:59Z")],
+        "unparsable_date": [line(published_at="yesterday-ish"), line(published_at="2026-13-45T99:00:00Z")],
+        "unknown_language": [line(lang="xx-klingon"), line(lang="zzz"), line(lang="!!")],
+    }
+    chosen = once + [(kind, lines[turn % len(lines)]) for kind, lines in often.items() for turn in range(6)]
+    for number, (kind, pattern) in enumerate(chosen):
+        at_ms = rng.randrange(start_ms, end_ms)
+        yield at_ms, pattern.replace(b"NUMBER", b"%03d" % number).replace(b"NOW", iso(at_ms).encode()), kind
 
 
 def generate(seed: int, start_ms: int | None = None) -> Stream:
@@ -350,8 +393,7 @@ def generate(seed: int, start_ms: int | None = None) -> Stream:
     for post in repeats:
         again = json.dumps(post.record, ensure_ascii=False).encode()
         placed.append((post.arrives_ms + rng.randrange(1_000, 40 * MINUTE_MS), again, ""))
-    for kind, line in broken_lines(start_ms, rng):
-        placed.append((rng.randrange(start_ms, end_ms), line, kind))
+    placed.extend(broken_lines(start_ms, end_ms, rng))
     placed.sort(key=lambda item: item[0])
 
     expected = {
@@ -360,7 +402,9 @@ def generate(seed: int, start_ms: int | None = None) -> Stream:
         "end_ms": end_ms,
         "records": len(placed),
         "good_records": len(posts),
-        "languages": {lang: sum(post.language == lang for post in posts) for lang in sorted({p.language for p in posts})},
+        "languages": {
+            lang: sum(post.language == lang for post in posts) for lang in sorted({p.language for p in posts})
+        },
         "events": [describe(event, posts, start_ms) for event in scenario["event"]],
         "duplicates": sorted(post.id for post in repeats),
         "near_duplicates": {post.id: post.repost_of for post in posts if post.repost_of},
@@ -398,7 +442,9 @@ def main() -> None:
     """Write the stream and its truth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=HERE / "stream.jsonl.gz", help="gzip file; expected.json goes beside it")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "stream.jsonl.gz", help="gzip file; expected.json goes beside it"
+    )
     parser.add_argument("--start", help="RFC 3339 time of the first minute; the scenario's own by default")
     options = parser.parse_args()
     start_ms = int(datetime.fromisoformat(options.start).timestamp() * 1000) if options.start else None

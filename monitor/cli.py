@@ -85,12 +85,13 @@ def demo(
     stay: Annotated[bool, typer.Option("--stay", help="Keep running afterwards, status page and metrics up.")] = False,
     seconds: Annotated[float, typer.Option(help="How long the sample day should take to replay.", min=5)] = 60.0,
     port: Annotated[int, typer.Option(help="Port of the status page; 0 takes a free one.")] = 8088,
+    picture: Annotated[Path | None, typer.Option(help="Save the last screen as an SVG picture.")] = None,
 ) -> None:
     """Replay a sample day in many languages through the real model over an embedded broker, and watch."""
     with _told_plainly():
         from monitor.demo import run_demo
 
-        raise typer.Exit(asyncio.run(run_demo(out, stay=stay, seconds=seconds, port=port)))
+        raise typer.Exit(asyncio.run(run_demo(out, stay=stay, seconds=seconds, port=port, picture=picture)))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer
@@ -207,7 +208,7 @@ def demo_config(root: Path, port: int) -> Config:
     )
 
 
-async def run_demo(console: Console, *, stay: bool, seconds: float, port: int) -> int:
+async def run_demo(console: Console, *, stay: bool, seconds: float, port: int, picture: Path | None = None) -> int:
     """Run it; returns the exit code.
 
     Args:
@@ -215,6 +216,7 @@ async def run_demo(console: Console, *, stay: bool, seconds: float, port: int) -
         stay: Keep the daemon up after the stream has ended.
         seconds: How long the replay should take.
         port: Of the status page, 0 for a free one.
+        picture: Where to save the last screen as SVG.
 
     Raises:
         BabelwatchError: the sample stream, the watchlist or the bundle is missing.
@@ -235,6 +237,10 @@ async def run_demo(console: Console, *, stay: bool, seconds: float, port: int) -
         speed = (due[-1] - due[0]) / 1000 / seconds
         await _show(console, app, daemon, view, stream, speed)
         _summary(console, app, view, time.monotonic() - started)
+        if picture is not None:
+            drawn = Console(record=True, width=118, file=StringIO())
+            drawn.print(screen(view, app.documents_done()))
+            drawn.save_svg(str(picture), title="babelwatch demo")
         if stay:
             console.print(f"\nstaying up: {app.url} and {app.url}/metrics; Ctrl-C ends it")
             await daemon

@@ -95,7 +95,7 @@ def finding(
         low, high, effect = max(observed - error, 0.0), min(observed + error, 1.0), observed - expected
     else:
         name = "negatives" if signal == 1 else "documents"
-        hours = (bucket_ms + length_ms - onset_ms) / HOUR_MS
+        hours = max(bucket_ms + length_ms - onset_ms, length_ms) / HOUR_MS
         count, mean = float(window[name]), max(float(window[f"{name}_expected"]), 1e-9)
         observed, expected, effect = count / hours, mean / hours, count / mean
         spread = float(np.exp(min(INTERVAL_Z * np.sqrt(inflation / max(count, 1.0)), MAX_LOG_SPREAD)))

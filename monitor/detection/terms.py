@@ -10,8 +10,9 @@ from functools import cache
 
 from monitor.documents.folding import fold
 
-PRIOR_WORTH = 50.0
-"""Words that the prior weighs: a term seen twice in a dozen posts does not stand out by luck."""
+PRIOR_WORTH, PRIOR_PART = 50.0, 0.2
+"""Words that the prior weighs, and the part of all words that it weighs at most: a term seen twice in a dozen posts does
+not stand out by luck, and a language with few posts still has terms."""
 
 MIN_Z = 1.5
 """Standard deviations by which a term must stand out."""
@@ -69,6 +70,8 @@ def distinctive(
     Log-odds ratio with an informative Dirichlet prior and its variance (Monroe, Colaresi, Quinn 2008, "Fightin' Words",
     section 3.5), over the number of posts that hold a term.
 
+    Each language is compared with itself: what is common in one stands out beside another.
+
     Args:
         window: (text, language) of each post.
         background: The same of posts from before; stop words are in both, and so cancel out.
@@ -76,20 +79,37 @@ def distinctive(
         without: Names that every post holds anyway.
     """
     banned = {word for name in without for word in (*tokens(name, ""), fold(name), fold(name).replace(" ", ""))}
-    inside = Counter(word for text, lang in window for word in tokens(text, lang))
-    outside = Counter(word for text, lang in background for word in tokens(text, lang))
+    inside, outside = _by_language(window), _by_language(background)
+    scored: dict[str, float] = {}
+    for lang, posts in inside.items():
+        for word, z in _log_odds(posts, outside.get(lang, [])).items():
+            if word.lstrip("#") not in banned:
+                scored[word] = max(z, scored.get(word, 0.0))
+    return tuple(sorted(scored, key=lambda word: (-scored[word], word))[:most])
+
+
+def _by_language(posts: Iterable[tuple[str, str]]) -> dict[str, list[set[str]]]:
+    found: dict[str, list[set[str]]] = {}
+    for text, lang in posts:
+        found.setdefault(lang, []).append(tokens(text, lang))
+    return found
+
+
+def _log_odds(window: Sequence[set[str]], background: Sequence[set[str]]) -> dict[str, float]:
+    """Standard deviations by which each term of the window stands out; only those that do."""
+    inside = Counter(word for words in window for word in words)
+    outside = Counter(word for words in background for word in words)
     prior = inside + outside
     total_in, total_out, total = sum(inside.values()), sum(outside.values()), sum(prior.values())
-    if not total_in:
-        return ()
-    scored = []
+    worth = min(PRIOR_WORTH, PRIOR_PART * total)
+    found = {}
     for word, count in inside.items():
-        if count < min(MIN_POSTS, len(window)) or word.lstrip("#") in banned:
+        if count < min(MIN_POSTS, len(window)):
             continue
-        weight = PRIOR_WORTH * prior[word] / total
-        here = math.log((count + weight) / (total_in + PRIOR_WORTH - count - weight))
-        there = math.log((outside[word] + weight) / (total_out + PRIOR_WORTH - outside[word] - weight))
+        weight = worth * prior[word] / total
+        here = math.log((count + weight) / (total_in + worth - count - weight))
+        there = math.log((outside[word] + weight) / (total_out + worth - outside[word] - weight))
         z = (here - there) / math.sqrt(1 / (count + weight) + 1 / (outside[word] + weight))
         if z >= MIN_Z:
-            scored.append((-z, word))
-    return tuple(word for _, word in sorted(scored)[:most])
+            found[word] = z
+    return found

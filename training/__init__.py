@@ -1,0 +1,1 @@
+"""Data to a cross-lingual fine-tuned checkpoint, with its report."""

@@ -13,7 +13,7 @@ PAUSES = (". ", ". ", "! ", "... ", "\n")
 QUESTION = re.compile(r"[?？؟]|ไหม|ยังไง|เท่าไหร่|ที่ไหน|เปล่า|กี่|อะไร")  # Thai asks by words, not by a mark
 EMOJI = {
     "negative": ["😡", "🤬", "😤", "🙄", "😠", "👎", "😒", "💔", "🤦", "😩"],
-    "neutral": ["🤔", "👀", "📌", "ℹ️", "🗓️", "🧵"],
+    "neutral": ["🤔", "👀", "📌", "🗓️", "🧵"],
     "positive": ["😍", "🙏", "❤️", "🎉", "👏", "😊", "🔥", "👍", "🥰", "✨"],
 }
 
@@ -41,7 +41,8 @@ class Writer:
         tone = "question" if mood == "neutral" and QUESTION.search(text) else mood
         if f"open_{tone}" in chatter and rng.random() < 0.35:
             opener = self._expand(rng.choice(lines_of(chatter[f"open_{tone}"])), entity, "any")
-            if opener.endswith(",") and text[0].isupper() and not text[1:2].isupper() and text[0] not in "İI":
+            name_or_shout = text.startswith(("I", "İ", *self._mentions.get(entity, ()))) or text[1:2].isupper()
+            if opener.endswith(",") and not name_or_shout:
                 text = text[0].lower() + text[1:]
             text = opener + ("" if opener[-1] in "，。！？：…" else " ") + text
         if rng.random() < 0.4:
@@ -104,12 +105,12 @@ class Writer:
         """What thumbs do to sentences: no capitals, no full stop, a slip, an emoji, a link."""
         rng = self._rng
         latin = self.language not in {"ar", "hi", "zh", "ja", "ko", "th", "ru", "uk"}
+        if latin and rng.random() < 0.08:
+            text = slip(text, rng)
         if latin and self.language != "tr" and rng.random() < 0.2:
             text = " ".join(word if word.startswith("http") else word.lower() for word in text.split(" "))
         if rng.random() < 0.3:
             text = text.rstrip(".。 ।")
-        if latin and rng.random() < 0.08:
-            text = slip(text, rng)
         if rng.random() < 0.28:
             text += rng.choice(("", " ")) + rng.choice(EMOJI[mood]) * rng.choice((1, 1, 1, 2, 3))
         if rng.random() < 0.08:

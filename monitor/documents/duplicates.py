@@ -55,6 +55,8 @@ def core(text: str) -> str:
 
 
 class _Seen(NamedTuple):
+    """The last sight of an id or a text, and the id of its first."""
+
     identity: str
     published_ms: int
     offset: int
@@ -83,25 +85,32 @@ class Duplicates:
                 table.popitem(last=False)
         reduced = core(text)
         mark = hashlib.blake2b((reduced or text).encode("utf-8", "replace"), digest_size=8).hexdigest()
-        if identity in self._ids:
+        known = self._ids.get(identity)
+        _renew(self._ids, identity, _Seen(identity, published_ms, offset))
+        first = self._first(reduced, mark, text, _Seen(identity, published_ms, offset))
+        if known is not None:
             return Verdict(Kind.DUPLICATE, identity, mark)
-        seen = _Seen(identity, published_ms, offset)
-        self._ids[identity] = seen
+        return Verdict(Kind.REPOST, first, mark) if first is not None else Verdict(Kind.NEW, "", mark)
+
+    def _first(self, reduced: str, mark: str, text: str, now: _Seen) -> str | None:
+        """The first document with this text, which is remembered as seen again; None when it is the first."""
         if len(reduced) < MIN_REPOST_CHARS:
-            return Verdict(Kind.NEW, "", mark)
+            return None
         prefix = reduced[: self.PREFIX_CHARS] if len(reduced) >= self.PREFIX_CHARS else ""
-        first = self._lately(self._texts.get(mark), published_ms)
+        first = self._lately(self._texts.get(mark), now.published_ms)
         if first is None and _CUT.search(text):
-            first = self._lately(self._prefixes.get(prefix or reduced), published_ms)
-        if first is not None:
-            return Verdict(Kind.REPOST, first, mark)
-        # Only the first of a text is kept, and at its own age: a story that is repeated for days becomes news again.
-        self._texts[mark] = seen
-        self._texts.move_to_end(mark)
+            first = self._lately(self._prefixes.get(prefix or reduced), now.published_ms)
+        seen = now._replace(identity=first or now.identity)
+        _renew(self._texts, mark, seen)
         if prefix:
-            self._prefixes[prefix] = seen
-            self._prefixes.move_to_end(prefix)
-        return Verdict(Kind.NEW, "", mark)
+            _renew(self._prefixes, prefix, seen)
+        return first
 
     def _lately(self, seen: _Seen | None, published_ms: int) -> str | None:
         return seen.identity if seen is not None and abs(published_ms - seen.published_ms) <= self._window_ms else None
+
+
+def _renew(table: OrderedDict[str, _Seen], key: str, seen: _Seen) -> None:
+    """Each sight counts from its own place: what is remembered depends on the window alone, not on what was before it."""
+    table[key] = seen
+    table.move_to_end(key)

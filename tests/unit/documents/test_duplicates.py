@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.documents.duplicates import Duplicates, Kind
@@ -56,6 +56,7 @@ def test_after_the_window_a_story_is_news_again() -> None:
     assert Duplicates(window_ms=5).check("a", STORY, 0, 0).kind is Kind.NEW
 
 
+@settings(max_examples=500)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=80), st.integers(5, 20), st.data())
 def test_reading_the_window_again_rebuilds_it(stream: list[tuple[int, int]], window: int, data: st.DataObject) -> None:
     """What a restarted process says equals what one says that never stopped."""

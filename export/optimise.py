@@ -12,6 +12,9 @@ from onnx import numpy_helper
 _BERT_LIKE = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "camembert"})
 """Encoders whose attention has the pattern that the optimiser fuses as ``bert``; others keep their own operators."""
 
+CONTRIB = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
+
 _MASK_VALUE = -10_000.0
 """Added to the scores of padding. Finite, and small enough for fp16: a row of -inf gives NaN in the softmax."""
 
@@ -47,6 +50,8 @@ def fuse(model: onnx.ModelProto, model_type: str, heads: int, hidden: int) -> on
             str(path), model_type="bert", num_heads=heads, hidden_size=hidden, optimization_options=options, opt_level=0
         )
     fused = cast(onnx.ModelProto, optimised.model)
+    if all(imported.domain != CONTRIB for imported in fused.opset_import):
+        fused.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
     _bound_mask(fused)
     return fused
 

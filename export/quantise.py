@@ -15,12 +15,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.optimise import initializers, replace_initializers
+from export.optimise import CONTRIB, initializers, replace_initializers
 
 EMBEDDING_BLOCK = 32
 """Weights that share a scale in a 4-bit embedding: the block of Q4_0, so a base that was stored as Q4_0 stays exact."""
 
-_CONTRIB = "com.microsoft"
 _MIN_EMBEDDING_ROWS = 1000
 """A Gather from fewer rows is a position or type table: not worth four bits."""
 _CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8)
@@ -77,7 +76,7 @@ def int8_matmuls(model: onnx.ModelProto, keep: Container[str] = ()) -> list[str]
                 [quantised, f"{name}_int8", "int8_one", f"{name}_scale", "int8_middle", f"{name}_zero"],
                 [product],
                 name=f"{node.name}_int8",
-                domain=_CONTRIB,
+                domain=CONTRIB,
             ),
             helper.make_node("Mul", [product, scale], list(node.output), name=f"{node.name}_rescale"),
         ]
@@ -141,7 +140,7 @@ def int4_embeddings(model: onnx.ModelProto) -> None:
                 [f"{name}_int4", node.input[1], f"{name}_scale"],
                 [f"{node.output[0]}_half"],
                 name=f"{node.name}_int4",
-                domain=_CONTRIB,
+                domain=CONTRIB,
                 block_size=EMBEDDING_BLOCK,
                 gather_axis=0,
                 quantize_axis=1,
@@ -201,10 +200,9 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     Layer normalisation, softmax and pooling stay fp32: their sums overflow in fp16 when a residual is large. Attention
     runs fused, and its kernels accumulate in fp32.
     """
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = ["LayerNormalization", "SkipLayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "Div", "Gemm"]
-    converted: Any = convert_float_to_float16(
-        model, keep_io_types=True, op_block_list=blocked, min_positive_val=1e-7, max_finite_val=1e4
-    )
-    return cast(onnx.ModelProto, converted)
+    converted: Any = OnnxModel(model)  # infers the types of fused operators too, which ONNX alone cannot
+    converted.convert_float_to_float16(keep_io_types=True, op_block_list=blocked)
+    return cast(onnx.ModelProto, converted.model)

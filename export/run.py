@@ -29,7 +29,7 @@ _PARITY_TEXTS = 40
 """Unlabelled texts per language in the gate: 47 languages of them take about a minute on two cores."""
 _BENCHMARK_TEXTS = 256
 _COVERAGE_TEXTS = 500
-TRIM_LIMITS = parity.Limits(probability=1.0, agreement=0.0, f1_drop=1.0)
+_TRIM_LIMITS = parity.Limits(probability=1.0, agreement=0.0, f1_drop=1.0)
 """For the cut vocabulary: texts are spelt otherwise, so single ones may differ; on average little may be lost."""
 
 
@@ -48,6 +48,7 @@ class ExportOptions:
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     """By head: labelled validation texts for the gate."""
     limits: Mapping[Variant, parity.Limits] = field(default_factory=lambda: dict(parity.LIMITS))
+    trim_limits: parity.Limits = _TRIM_LIMITS
     benchmark: bool = True
     threads: int = 0
 
@@ -143,7 +144,7 @@ def export_bundle(
         progress("measuring what the cut costs")
         cut = _torch_outputs(checkpoint, tokenizer, pad_id, flat, heads)
         report = compared(cut)
-        parity.check(report, TRIM_LIMITS, "the cut vocabulary")
+        parity.check(report, options.trim_limits, "the cut vocabulary")
         summaries["trim"] = parity.summary(report)
         expected = cut  # from here on, what counts is that each file does what the cut checkpoint does
 

@@ -29,6 +29,11 @@ would else be learned before it is noticed. When the evidence falls again, what 
 quiet series learns everything, only later."""
 COUNT_LIMIT = 1e12
 """More documents than this in a bucket are taken for this many: no stream has them, and their squares stay exact enough."""
+HELD_MS = 3 * 3_600_000
+"""But not longer than this: a baseline that was learned wrong must be able to mend itself."""
+SHARE_KNOWN = 50.0
+"""Documents that a share's baseline must have seen: before, its prior speaks louder than itself, and any name that is
+disliked from its first day would be an alarm."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
 
@@ -177,9 +182,9 @@ class SeriesBank:
             row = self._table.rows[slot : slot + 1].copy()
             clock = baseline.Clock.at(int(row["at"][0]), self._length_ms, row["at"])
             correct = self._correction(key[1])
-            prior = correct.observed_share(baseline.entity_share(self._table.rows[self._table.rollup[[slot]]]))
+            prior = baseline.entity_share(self._table.rows[self._table.rollup[[slot]]])
             volume = baseline.expect_volume(row, clock)
-            share = baseline.expect_share(row, clock, prior, np.array([correct.youden]))
+            share = baseline.expect_share(row, clock, correct.observed_share(prior), prior, np.array([correct.youden]))
             yield from findings.views(key, row, clock, volume, share, correct, self._settings.signals)
 
     def surprise(self, key: SeriesKey, signal: str) -> float:
@@ -231,10 +236,11 @@ class SeriesBank:
         _add_to_windows(rows, volume, share, seen)
 
         before = rows["alarm"] > 0
-        raised = decide.raise_alarms(rows, spent, self._parts, self._bar_days, self._settings, bucket_ms)
+        inflation = 1 + share.correlation * np.maximum(seen.documents - 1, 0)
+        raised = decide.raise_alarms(rows, spent, self._parts, self._bar_days, inflation, self._settings, bucket_ms)
         ended = decide.end_alarms(rows, before, steps, quiet_steps, clock, seen.documents, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
-        self._learn(rows, parents, clock, volume, share, seen, is_rollup)
+        self._learn(rows, parents, clock, volume, share, seen)
         self._close(slots, rows, before, raised, ended)
         return found
 
@@ -245,19 +251,20 @@ class SeriesBank:
         youden = np.where(seen.documents > 0, seen.youden / count, 1.0)
         false_rate = np.where(is_rollup, 0.0, seen.false_rate / count)
         prior = baseline.entity_share(parents)
-        own = baseline.expect_share(rows, clock, false_rate + (1.0 if is_rollup else youden) * prior, youden)
+        own = baseline.expect_share(rows, clock, false_rate + (1.0 if is_rollup else youden) * prior, prior, youden)
         if not is_rollup:
             seen.expected = seen.documents * own.mean
             seen.doubt = seen.documents * own.doubt
-            seen.corrected_expected = np.maximum((own.mean - false_rate) / youden, 0.0) * seen.documents
+            seen.corrected_expected = seen.documents * own.true
             return own
         # What each language should have shown, not the mean over all: a louder language is no change of mood.
         seen.expected = seen.expected + seen.direct * own.mean
         seen.doubt = seen.doubt + seen.direct * own.doubt
-        seen.corrected_expected = seen.corrected_expected + seen.direct * own.mean
+        seen.corrected_expected = seen.corrected_expected + seen.direct * own.true
         some = seen.documents > 0
         mean = np.clip(np.where(some, seen.expected / count, own.mean), 0.005, 0.95)
-        return baseline.Share(mean, np.where(some, seen.doubt / count, own.doubt), own.correlation)
+        true = np.where(some, seen.corrected_expected / count, own.true)
+        return baseline.Share(mean, np.where(some, seen.doubt / count, own.doubt), own.correlation, true)
 
     def _ratios(
         self, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share, seen: Seen
@@ -271,6 +278,8 @@ class SeriesBank:
         shape = (len(rows), len(SIGNALS), evidence.RATIOS.size)
         steps, quiet = np.zeros(shape), np.zeros(shape)
         steps[:, 0] = evidence.share_ratio(seen.negatives, seen.documents, null, effects, share.correlation, worth)
+        # Nothing is unusual in what is not known.
+        steps[rows["share"][:, 1] < SHARE_KNOWN, 0] = 0.0
         # A day must have been seen before "more than usual" means anything.
         known = clock.bucket_ms - rows["born"] >= DAY_MS
         negative_doubt = np.hypot(volume.doubt, share.doubt / share.mean)
@@ -327,15 +336,18 @@ class SeriesBank:
 
     def _learn(
         self, rows: Rows, parents: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
-        seen: Seen, is_rollup: bool,
+        seen: Seen,
     ) -> None:  # fmt: skip
         frozen: Bools = np.any(rows["alarm"] > 0, axis=1) | np.any(parents["alarm"] > 0, axis=1)
         rows["mass"] = rows["mass"] * 0.5 ** (clock.elapsed * self._length_ms / self._half_life_ms) + seen.documents
         baseline.learn_volume(rows, clock, volume, seen.documents, frozen, self._half_life_ms)
-        true = seen.corrected if is_rollup else seen.negatives
-        suspect: Bools = rows["climb"][:, 0].max(1) > HELD_EVIDENCE
+        best = rows["climb"][:, 0].argmax(1)
+        here = np.arange(len(rows))
+        rising = rows["climb"][here, 0, best] > HELD_EVIDENCE
+        fresh = clock.bucket_ms - rows["onset"][here, 0, best] < HELD_MS
+        suspect: Bools = rising & fresh & (rows["share"][:, 1] >= SHARE_KNOWN)
         baseline.learn_share(
-            rows, clock, share, seen.negatives, true, seen.documents, frozen, suspect, self._half_life_ms
+            rows, clock, share, seen.negatives, seen.corrected, seen.documents, frozen, suspect, self._half_life_ms
         )
         rows["at"] = np.maximum(rows["at"], clock.bucket_ms)
 

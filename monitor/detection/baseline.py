@@ -105,11 +105,13 @@ class Share:
         mean: 0 to 1, exclusive.
         doubt: Its standard error.
         correlation: Extra variance per further document in a bucket, as for clustered samples.
+        true: The same share after the correction for confusion, 0 to 1.
     """
 
     mean: Floats
     doubt: Floats
     correlation: Floats
+    true: Floats
 
 
 def expect_volume(rows: Rows, clock: Clock) -> Volume:
@@ -132,16 +134,17 @@ def expect_volume(rows: Rows, clock: Clock) -> Volume:
     return Volume(season, gap_season, level, mean, np.maximum(level * gap_season, 1e-6), dispersion, doubt)
 
 
-def expect_share(rows: Rows, clock: Clock, prior: Floats, youden: Floats) -> Share:
+def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, youden: Floats) -> Share:
     """The share that the baseline expects, shrunk towards `prior`.
 
     Args:
         rows: The series.
         clock: Of the bucket.
         prior: float64 [n], predicted share to shrink towards: the entity's, through this language's confusion.
+        true_prior: float64 [n], the entity's true share.
         youden: float64 [n], what one true point moves the predicted share.
     """
-    negatives, documents = rows["share"][:, 0], rows["share"][:, 1]
+    negatives, documents, corrected = rows["share"].T
     total = documents + SHARE_PRIOR
     level = (negatives + SHARE_PRIOR * prior) / total
     factor = _season(rows["share_hour"], clock.hour, SHARE_HOUR_PRIOR)
@@ -150,13 +153,15 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, youden: Floats) -> Sha
     correlation = np.clip(noise["excess"] / (noise["weight"] + 100.0), 0.0, 1.0)
     sampling = mean * (1 - mean) * (1 + correlation) / total
     spread = (SHARE_PRIOR / total) ** 2 * (LANGUAGE_SPREAD * youden) ** 2
-    return Share(mean, np.sqrt(sampling + spread), correlation)
+    true = np.clip((corrected + SHARE_PRIOR * true_prior) / total * factor, 0.0, 1.0)
+    return Share(mean, np.sqrt(sampling + spread), correlation, true)
 
 
 def entity_share(rollup: Rows) -> Floats:
     """True negative share of the entity over its languages, shrunk towards the population: float64 [n]."""
-    negatives, documents = rollup["share"][:, 0], rollup["share"][:, 1]
-    return np.clip((negatives + SHARE_PRIOR * POPULATION_SHARE) / (documents + SHARE_PRIOR), 0.01, 0.95)
+    _, documents, corrected = rollup["share"].T
+    shares: Floats = np.clip((corrected + SHARE_PRIOR * POPULATION_SHARE) / (documents + SHARE_PRIOR), 0.01, 0.95)
+    return shares
 
 
 def learn_volume(
@@ -201,7 +206,7 @@ def learn_share(
     clock: Clock,
     share: Share,
     negatives: Floats,
-    true_negatives: Floats,
+    corrected: Floats,
     documents: Floats,
     frozen: Bools,
     suspect: Bools,
@@ -214,22 +219,21 @@ def learn_share(
         clock: Of the bucket.
         share: What was expected.
         negatives: float64 [n], predicted negatives.
-        true_negatives: float64 [n], what the level learns: corrected on a rollup, as predicted elsewhere.
+        corrected: float64 [n], negatives corrected for confusion; may be below 0 in one bucket.
         documents: float64 [n].
         frozen: bool [n], an alarm lasts: nothing is learned, and what was held is thrown away.
         suspect: bool [n], evidence of a rise is building up: held back, to be learned when it falls again.
         half_life_ms: Of the baseline.
     """
-    held = rows["held"].astype(np.float64) + np.stack([true_negatives, documents], 1)
+    now = np.stack([negatives, documents, corrected], 1)
+    held = rows["held"].astype(np.float64) + now
     learned = np.where((frozen | suspect)[:, None], 0.0, held)
     rows["held"] = np.where((suspect & ~frozen)[:, None], held, 0.0)
     taught = np.where(frozen | suspect, 0.0, 1.0)
     keep = np.where(taught > 0, 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms), 1.0)
     rows["share"] = keep[:, None] * rows["share"] + learned
     decay = 0.5 ** (24 * clock.length_ms / half_life_ms)
-    late = learned - taught[:, None] * np.stack([true_negatives, documents], 1)
-    seen_negatives, seen_documents = taught * negatives + late[:, 0], taught * documents + late[:, 1]
-    _teach_bin(rows["share_hour"], int(clock.hour), decay, seen_negatives, seen_documents * share.mean)
+    _teach_bin(rows["share_hour"], int(clock.hour), decay, learned[:, 0], learned[:, 1] * share.mean)
     variance = documents * share.mean * (1 - share.mean)
     # A bucket far outside says that something happened, not that the series is noisy.
     limit = 4 * np.sqrt(variance * (1 + share.correlation * documents)) + 1

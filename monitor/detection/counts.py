@@ -50,10 +50,10 @@ ROW = np.dtype([
     ("languages", "i8"),  # of the entity; kept on its rollup only
     ("mass", "f8"),  # discounted documents: what the budget is shared by
     ("level", "f8", 2),  # discounted documents and season-weighted buckets: their ratio is documents per bucket
-    ("share", "f8", 2),  # discounted negatives and documents; corrected on the rollup, as classified elsewhere
+    ("share", "f8", 3),  # discounted: negatives as classified, documents, negatives corrected
     ("volume_noise", NOISE),
     ("share_noise", NOISE),
-    ("held", "f4", 2),  # negatives and documents not yet learned, while evidence of a rise builds up
+    ("held", "f4", 3),  # of the same, not yet learned, while evidence of a rise builds up
     ("hour", "f4", (24, 2)),  # volume by hour of the day: seen and expected, in effective documents
     ("day", "f4", (7, 2)),  # volume by day of the week
     ("share_hour", "f4", (24, 2)),  # negatives by hour of the day
@@ -69,7 +69,7 @@ ROW = np.dtype([
 
 GRAIN = 2.0**-20
 """Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
-STATE_VERSION = 2
+STATE_VERSION = 1
 _HEADER = STATE_VERSION.to_bytes(2, "big")
 
 

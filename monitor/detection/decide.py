@@ -25,8 +25,9 @@ ADOPTED_DOCUMENTS = 500.0
 
 
 def raise_alarms(
-    rows: Rows, spent: Floats, parts: Floats, bar_days: float, settings: DetectionSettings, bucket_ms: int
-) -> Bools:
+    rows: Rows, spent: Floats, parts: Floats, bar_days: float, inflation: Floats, settings: DetectionSettings,
+    bucket_ms: int,
+) -> Bools:  # fmt: skip
     """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
 
     Args:
@@ -34,6 +35,7 @@ def raise_alarms(
         spent: float64 [n, signals], budget time of this bucket, in days.
         parts: float64 [signals], 0 for a signal that raises no alarm.
         bar_days: Evidence at which any signal is in alarm.
+        inflation: float64 [n], variance of the bucket's negatives over that of independent documents, at least 1.
         settings: The detector's.
         bucket_ms: Start of the bucket.
 
@@ -54,22 +56,31 @@ def raise_alarms(
     chosen = np.flatnonzero(enough.any(1))
     if len(chosen):
         bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
-        worse = rows["climb"][chosen, 0].max(1) >= np.maximum(SHARE_PART * bar, MIN_EVIDENCE)
-        raised[chosen] = enough[chosen] & _matters(settings, window[chosen], worse)
+        needed = inflation[chosen] * np.maximum(SHARE_PART * bar, MIN_EVIDENCE)
+        raised[chosen] = enough[chosen] & _matters(settings, window[chosen], needed)
         rows["alarm"] = np.where(raised, best + 1, rows["alarm"])
         rows["raised"] = np.where(raised, bucket_ms, rows["raised"])
         rows["descent"] = np.where(raised, 0, rows["descent"])
     return raised
 
 
-def _matters(settings: DetectionSettings, window: Rows, worse: Bools) -> Bools:
-    """Whether each signal's rise is large enough, and bad enough, to wake somebody: bool [n, signals]."""
+def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools:
+    """Whether each signal's rise is large enough, and bad enough, to wake somebody: bool [n, signals].
+
+    Args:
+        settings: The detector's.
+        window: [n, signals], sums since the onset.
+        needed: float64 [n], nats by which the share of the same window must be up for a rise of negative volume.
+    """
     documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
     effect = (window["corrected"] - window["corrected_expected"]) / documents
     usual = np.clip(window["negatives_expected_mix"] / documents, 0.005, 0.95)
-    unchanged = window["negatives"] / documents >= usual - np.sqrt(usual * (1 - usual) / documents)
-    by_nature = unchanged & (window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE)
-    bad = worse[:, None] | by_nature
+    share = window["negatives"] / documents
+    by_nature = window["corrected_expected"] / documents >= NEGATIVE_BY_NATURE
+    unchanged = share >= usual - np.sqrt(usual * (1 - usual) / documents)
+    higher = np.clip(share, usual, 1 - 1e-6)
+    divergence = higher * np.log(higher / usual) + (1 - higher) * np.log((1 - higher) / (1 - usual))
+    bad = (documents * divergence >= needed[:, None]) | (by_nature & unchanged)
     ratio = settings.minimal_ratio
     matters: Bools = np.stack(
         [
@@ -109,7 +120,7 @@ def end_alarms(
 
 
 def _adopt(rows: Rows, which: Ints, clock: Clock) -> None:
-    """Take what an alarm showed as the new normal: worth `ADOPTED_DAYS` of volume, and as many documents of share."""
+    """Take what an alarm showed as the new normal: worth a day of volume, and `ADOPTED_DOCUMENTS` of share."""
     for position in which:
         row = rows[position]
         signal = int((row["alarm"] > 0).argmax())
@@ -118,7 +129,7 @@ def _adopt(rows: Rows, which: Ints, clock: Clock) -> None:
         documents = float(window["documents"])
         buckets = (clock.bucket_ms - int(row["onset"][signal, effect])) / clock.length_ms + 1
         weight = min(1.0, ADOPTED_DOCUMENTS / max(documents, 1.0))
-        row["share"] = weight * float(window["negatives"]), weight * documents
+        row["share"] = [weight * float(window[name]) for name in ("negatives", "documents", "corrected")]
         day = DAY_MS / clock.length_ms
         row["level"] = documents / buckets * day, day
         rows[position] = row

@@ -94,9 +94,10 @@ def finding(
         error = INTERVAL_Z * float(np.sqrt(max(seen * (1 - seen), 0.25 / documents) * inflation / documents)) / youden
         low, high, effect = max(observed - error, 0.0), min(observed + error, 1.0), observed - expected
     else:
-        name = "negatives" if signal == 1 else "documents"
         hours = max(bucket_ms + length_ms - onset_ms, length_ms) / HOUR_MS
-        count, mean = float(window[name]), max(float(window[f"{name}_expected"]), 1e-9)
+        usual = float(window["corrected_expected"]) / documents if signal == 1 else 1.0
+        count = negatives if signal == 1 else documents
+        mean = max(float(window["documents_expected"]) * usual, 1e-9)
         observed, expected, effect = count / hours, mean / hours, count / mean
         spread = float(np.exp(min(INTERVAL_Z * np.sqrt(inflation / max(count, 1.0)), MAX_LOG_SPREAD)))
         low, high = observed / spread, observed * spread
@@ -114,21 +115,19 @@ def views(
     """What one series' signals were lately and the band of what is normal, from its row and its expectations."""
     row, fade = rows[0], baseline.fade(clock)
     buckets_per_hour = HOUR_MS / clock.length_ms
-    mean, level_share = float(volume.mean[0]), float(share.mean[0])
+    mean, level_share, true = float(volume.mean[0]), float(share.mean[0]), float(share.true[0])
     recent = max(mean + float(row["volume_noise"]["residual"]) * (1 - fade), 0.0)
     for index, signal in enumerate(SIGNALS):
         if signal not in signals:
             continue
         if index == 0:
             documents = max(recent / (1 - fade), 1.0)
-            observed = level_share + float(row["share_noise"]["residual"]) / documents
-            spread = 2 * float(np.sqrt(level_share * (1 - level_share) / documents))
-            points = [level_share, observed, level_share - spread, level_share + spread]
-            expected, seen, low, high = (
-                min(max((point - correct.false_rate) / correct.youden, 0.0), 1.0) for point in points
-            )
+            observed = true + float(row["share_noise"]["residual"]) / documents / correct.youden
+            spread = 2 * float(np.sqrt(level_share * (1 - level_share) / documents)) / correct.youden
+            points = [true, observed, true - spread, true + spread]
+            expected, seen, low, high = (min(max(point, 0.0), 1.0) for point in points)
         else:
-            part = level_share if index == 1 else 1.0
+            part = true if index == 1 else 1.0
             spread = 2 * float(np.sqrt(mean * (1 - fade) * (1 + volume.dispersion[0] * mean)))
             expected, seen, low, high = (
                 max(value, 0.0) * part * buckets_per_hour for value in (mean, recent, mean - spread, mean + spread)

@@ -16,6 +16,8 @@ DAY = 288
 """Buckets of five minutes."""
 SETTINGS = DetectionSettings(bucket_s=300, false_alarms_per_day=0.02)
 """So few that an unplanned alarm in a test is a fault, not a chance."""
+KNOWN = DAY + 96
+"""Buckets after which a series is known: a day must have been seen before a volume can be unusual."""
 Mix = Callable[[int, str], tuple[float, float]]
 """Documents per bucket and negative share, by bucket and language."""
 
@@ -54,18 +56,19 @@ def signals(findings: Sequence[Finding]) -> set[str]:
 
 
 def test_a_bad_day_is_seen_with_its_onset_size_and_end():
-    onset, end = 3 * DAY, 3 * DAY + 24
+    onset, end = KNOWN, KNOWN + 24
 
     def bad(bucket: int, lang: str) -> tuple[float, float]:
         return 6.0, 0.7 if onset <= bucket < end else 0.2
 
-    findings = run(bank_of("a"), 4 * DAY, bad)
+    findings = run(bank_of("a"), KNOWN + 72, bad)
     share = [f for f in findings if f.signal == "negative_share" and f.lang == ROLLUP]
     first = share[0]
     assert first.bucket_ms <= (onset + 4) * 5 * MINUTE_MS
     assert abs(first.onset_ms - onset * 5 * MINUTE_MS) <= 5 * MINUTE_MS
     hour = next(f for f in share if f.bucket_ms == (onset + 12) * 5 * MINUTE_MS)
-    assert hour.low < 0.7 < hour.high
+    assert hour.low < hour.observed < hour.high
+    assert hour.observed == pytest.approx(0.7, abs=0.1)
     assert hour.expected == pytest.approx(0.2, abs=0.03)
     assert hour.effect == pytest.approx(0.5, abs=0.1)
     assert hour.log_evidence > hour.threshold
@@ -77,28 +80,37 @@ def test_a_bad_day_is_seen_with_its_onset_size_and_end():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_harmless_burst_of_volume_is_no_alarm(seed: int):
     def burst(bucket: int, _lang: str) -> tuple[float, float]:
-        return 6.0 * (6 if 3 * DAY <= bucket < 3 * DAY + 24 else 1), 0.2
+        return 6.0 * (6 if KNOWN <= bucket < KNOWN + 24 else 1), 0.2
 
-    assert run(bank_of("a"), 3 * DAY + 48, burst, seed=seed) == []
-    assert signals(run(bank_of("a", signals=("volume",)), 3 * DAY + 48, burst, seed=seed)) == {"volume"}
+    assert run(bank_of("a"), KNOWN + 48, burst, seed=seed) == []
+    assert signals(run(bank_of("a", signals=("volume",)), KNOWN + 48, burst, seed=seed)) == {"volume"}
 
 
 def test_a_burst_of_bad_news_raises_both_signals():
     def news(bucket: int, _lang: str) -> tuple[float, float]:
-        return (30.0, 0.6) if bucket >= 3 * DAY else (6.0, 0.2)
+        return (30.0, 0.6) if bucket >= KNOWN else (6.0, 0.2)
 
-    assert signals(run(bank_of("a"), 3 * DAY + 12, news)) == {"negative_share", "negative_volume"}
+    assert signals(run(bank_of("a"), KNOWN + 12, news)) == {"negative_share", "negative_volume"}
 
 
-def test_a_quiet_month_stays_quiet():
-    assert run(bank_of("a"), 28 * DAY, calm, seed=5) == []
+def test_quiet_days_stay_quiet_over_many_names():
+    rng, names = np.random.default_rng(5), [f"e{number:02d}" for number in range(60)]
+    rows, zeros = [(name, lang) for name in names for lang in ("de", "fr")], np.zeros(120, np.int64)
+    bank = bank_of(*names)
+    for bucket in range(3 * DAY):
+        documents = rng.poisson(np.linspace(0.1, 20, 120))
+        negatives = rng.binomial(documents, np.linspace(0.05, 0.6, 120))
+        counts = np.stack([negatives, documents - negatives, 0 * documents], axis=1)
+        some = documents > 0
+        seen = [row for row, keep in zip(rows, some, strict=True) if keep]
+        assert bank.update(bucket * 5 * MINUTE_MS, seen, counts[some], zeros[some]) == []
 
 
 def test_a_rise_below_the_minimal_effect_wakes_nobody():
     def slight(bucket: int, _lang: str) -> tuple[float, float]:
-        return 60.0, 0.2 + (0.04 if bucket >= 3 * DAY else 0.0)
+        return 60.0, 0.2 + (0.04 if bucket >= KNOWN else 0.0)
 
-    assert run(bank_of("a", minimal_effect=0.1), 5 * DAY, slight) == []
+    assert run(bank_of("a", minimal_effect=0.1), KNOWN + DAY, slight) == []
 
 
 def test_nothing_is_known_of_a_new_name_so_nothing_is_alarming():
@@ -109,63 +121,60 @@ def test_nothing_is_known_of_a_new_name_so_nothing_is_alarming():
 def test_a_louder_language_is_no_change_of_mood():
     def louder(bucket: int, lang: str) -> tuple[float, float]:
         grumpy = lang == "de"
-        return (40.0 if grumpy and bucket >= 3 * DAY else 6.0), (0.6 if grumpy else 0.1)
+        return (40.0 if grumpy and bucket >= KNOWN else 6.0), (0.6 if grumpy else 0.1)
 
-    findings = run(bank_of("a"), 3 * DAY + 24, louder)
+    findings = run(bank_of("a"), KNOWN + 24, louder)
     assert [f for f in findings if f.signal == "negative_share"] == []
 
 
-def test_a_slow_rise_over_days_is_seen_too():
+def test_a_slow_rise_over_a_day_is_seen_too():
     def slow(bucket: int, _lang: str) -> tuple[float, float]:
-        return 6.0, 0.2 + 0.25 * min(max(bucket - 7 * DAY, 0) / (2 * DAY), 1)
+        return 6.0, 0.2 + 0.25 * min(max(bucket - KNOWN, 0) / DAY, 1)
 
-    findings = [f for f in run(bank_of("a"), 9 * DAY, slow) if f.signal == "negative_share"]
+    findings = [f for f in run(bank_of("a"), KNOWN + DAY, slow) if f.signal == "negative_share"]
     assert findings
-    assert findings[0].bucket_ms >= 7 * DAY * 5 * MINUTE_MS
+    assert findings[0].bucket_ms >= KNOWN * 5 * MINUTE_MS
 
 
 def test_a_silent_source_poisons_nothing():
     bank = bank_of("a")
-    run(bank, 4 * DAY, calm)
-    assert run(bank, DAY, calm, start=7 * DAY, seed=1) == []
+    run(bank, KNOWN, calm)
+    assert run(bank, DAY // 2, calm, start=KNOWN + 3 * DAY, seed=1) == []
     expected = {v.lang: v.expected for v in bank.views() if v.signal == "negative_volume"}
     assert expected[ROLLUP] == pytest.approx(2 * 6 * 0.2 * 12, rel=0.25)
 
 
 def test_the_baseline_does_not_learn_what_is_alerted_on():
     bank = bank_of("a")
-    run(bank, 3 * DAY, calm)
+    run(bank, KNOWN, calm)
     before = {v.lang: v.expected for v in bank.views() if v.signal == "negative_share"}
-    run(bank, 100, lambda _b, _l: (6.0, 0.7), start=3 * DAY, seed=1)
+    run(bank, 100, lambda _b, _l: (6.0, 0.7), start=KNOWN, seed=1)
     after = {v.lang: v.expected for v in bank.views() if v.signal == "negative_share"}
     assert after[ROLLUP] == pytest.approx(before[ROLLUP], abs=0.02)
 
 
 def test_an_alarm_that_lasts_becomes_the_new_normal():
-    bank = bank_of("a", freeze_days=1.0)
-    run(bank, 3 * DAY, calm)
-    findings = run(bank, 3 * DAY, lambda _b, _l: (6.0, 0.6), start=3 * DAY, seed=1)
+    bank = bank_of("a", freeze_days=0.5)
+    run(bank, KNOWN, calm)
+    findings = run(bank, DAY, lambda _b, _l: (6.0, 0.6), start=KNOWN, seed=1)
     last = max(f.bucket_ms for f in findings if f.active)
-    assert last < (4 * DAY + 12) * 5 * MINUTE_MS
-    assert run(bank, 36, lambda _b, _l: (6.0, 0.9), start=6 * DAY, seed=2)
+    assert last < (KNOWN + DAY // 2 + 12) * 5 * MINUTE_MS
+    assert run(bank, 36, lambda _b, _l: (6.0, 0.9), start=KNOWN + DAY, seed=2)
 
 
 def test_reposts_weigh_less_than_documents_of_their_own():
     def first_alarm(reposted: float) -> int:
         bank = bank_of("a")
-        run(bank, 3 * DAY, calm, langs=("de",))
-        for bucket in range(3 * DAY, 4 * DAY):
+        run(bank, KNOWN, calm, langs=("de",))
+        for bucket in range(KNOWN, KNOWN + DAY):
             counts = np.array([[4.0, 4.0, 0.0]])
             if bank.update(bucket * 5 * MINUTE_MS, [("a", "de")], counts, np.array([8 * reposted])):
                 return bucket
-        return 4 * DAY
+        return KNOWN + DAY
 
     assert first_alarm(0.0) < first_alarm(1.0)
 
 
-@pytest.mark.xfail(
-    reason="with a poor classifier the expected share is reported too high while an alarm lasts", strict=False
-)
 def test_a_wrong_classifier_is_corrected_in_the_report_and_no_alarm_in_itself():
     confusion = np.array([[0.7, 0.2, 0.1], [0.25, 0.65, 0.1], [0.1, 0.2, 0.7]])
     bank = SeriesBank(SETTINGS, entities=["a"], confusion=lambda _lang: confusion)
@@ -174,8 +183,8 @@ def test_a_wrong_classifier_is_corrected_in_the_report_and_no_alarm_in_itself():
     def classified(true: float) -> float:
         return true * 0.7 + (1 - true) * false_rate
 
-    assert run(bank, 3 * DAY, lambda _b, _l: (6.0, classified(0.1))) == []
-    findings = run(bank, 12, lambda _b, _l: (20.0, classified(0.6)), start=3 * DAY, seed=1)
+    assert run(bank, KNOWN, lambda _b, _l: (6.0, classified(0.1))) == []
+    findings = run(bank, 12, lambda _b, _l: (20.0, classified(0.6)), start=KNOWN, seed=1)
     last = [f for f in findings if f.signal == "negative_share" and f.lang == ROLLUP][-1]
     assert last.observed == pytest.approx(0.6, abs=0.1)
     assert last.expected == pytest.approx(0.1, abs=0.05)
@@ -246,14 +255,13 @@ def test_only_what_is_watched_exists():
     assert len(other) == 0
 
 
-@pytest.mark.xfail(reason="the time that the budget allowed is counted only for buckets with documents", strict=False)
 def test_the_budget_counts_what_it_allowed_and_what_was_raised():
     bank = bank_of("a")
-    run(bank, 4 * DAY, event)
+    run(bank, 2 * DAY, event)
     use = bank.budget_use()
     assert use.raised >= 2
     # One entity that is all of the watchlist is given all of the time.
-    assert use.allowed == pytest.approx(4.0, rel=0.3)
+    assert use.allowed == pytest.approx(2 * 0.02, rel=0.1)
 
 
 @settings(max_examples=40, deadline=None)

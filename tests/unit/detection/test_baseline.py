@@ -93,7 +93,7 @@ def test_an_alarm_teaches_the_level_no_more_than_a_busy_hour_would():
 
 def expect_share(rows: np.ndarray, prior: float, bucket: int = 0) -> baseline.Share:
     clock = baseline.Clock.at(bucket * LENGTH_MS, LENGTH_MS, rows["at"])
-    return baseline.expect_share(rows, clock, np.array([prior]), np.ones(1))
+    return baseline.expect_share(rows, clock, np.array([prior]), np.array([prior]), np.ones(1))
 
 
 def test_a_new_language_is_expected_to_be_like_the_others_with_doubt_that_shrinks():
@@ -106,6 +106,7 @@ def test_a_new_language_is_expected_to_be_like_the_others_with_doubt_that_shrink
         share = expect_share(rows, 0.4, bucket)
         ten, two, no = np.array([10.0]), np.array([2.0]), np.zeros(1, bool)
         baseline.learn_share(rows, clock, share, two, two, ten, no, no, HALF_LIFE_MS)
+        rows["at"] = bucket * LENGTH_MS
     known = expect_share(rows, 0.4, 200)
     assert known.mean[0] == pytest.approx(0.2, abs=0.03)
     assert known.doubt[0] < 0.02

@@ -238,6 +238,43 @@ def deadletter_replay(
 
 
 @app.command()
+def backtest(
+    counts: Annotated[Path, typer.Option(help="CSV with the columns timestamp,value: a plain count series.")],
+    out_file: Annotated[Path, typer.Option("--out", help="Where timestamp,score,alert go, row by row.")],
+    config: ConfigOption = None,
+) -> None:
+    """Run the daemon's own detector over a recorded series, causally."""
+    with _told_plainly():
+        from monitor.backtest import backtest_counts
+        from monitor.config import load_config
+
+        scored = backtest_counts(counts, out_file, load_config(config).detection)
+        out.print(
+            f"{len(scored)} rows, {sum(row.alert for row in scored)} alerts; scores in {out_file}", highlight=False
+        )
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    data: Annotated[Path, typer.Argument(help="TSV with the columns language, text and label or category.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+) -> None:
+    """Score a bundle on labelled texts, per language, by the very files that are served."""
+    with _told_plainly():
+        from export import evaluate as evaluation
+
+        found = evaluation.evaluate_bundle(bundle, data)
+        if html is not None:
+            html.write_text(evaluation.as_html(found), encoding="utf-8")
+        if as_json:
+            sys.stdout.write(evaluation.as_json(found) + "\n")
+        else:
+            out.print(evaluation.as_table(found))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     out.print(package_version("babelwatch"), highlight=False)

@@ -60,14 +60,8 @@ async def topics(kafka_settings: KafkaSettings, names: TopicSettings) -> TopicSe
 async def running(
     settings: KafkaSettings, topics: TopicSettings, transactions: bool, processor: Callable[[TopicPartition], Copier]
 ):  # type: ignore[no-untyped-def]
-    role = StreamRole(
-        "classify",
-        topics.documents,
-        new_processor=processor,
-        settings=settings,
-        transactions=transactions,
-        metrics=Metrics(),
-    )
+    role = StreamRole("classify", topics.documents, settings=settings, transactions=transactions, metrics=Metrics())
+    role.new_processor = processor
     stopping = asyncio.Event()
     task = asyncio.create_task(role.run(stopping, drain_s=20))
     try:

@@ -80,6 +80,24 @@ def test_a_damaged_bundle_is_found(tmp_path: Path) -> None:
     assert "tokenizer.json" in damaged.output
 
 
+def test_a_count_series_is_scored_row_by_row(tmp_path: Path) -> None:
+    rows = [f"2026-03-{1 + n // 288:02d} {n % 288 // 12:02d}:{n % 12 * 5:02d}:00,{20 + n % 7}" for n in range(288 * 4)]
+    rows[1000:1006] = [row.rsplit(",", 1)[0] + ",900" for row in rows[1000:1006]]
+    (tmp_path / "counts.csv").write_text("timestamp,value\n" + "\n".join(rows) + "\n")
+    arguments = ["backtest", "--counts", str(tmp_path / "counts.csv"), "--out", str(tmp_path / "scores.csv")]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    scores = [line.split(",") for line in (tmp_path / "scores.csv").read_text().splitlines()[1:]]
+    assert len(scores) == len(rows)
+    assert all(0 <= float(score) <= 1 for _, score, _ in scores)
+    alerts = [n for n, (_, _, alert) in enumerate(scores) if alert == "1"]
+    assert alerts
+    assert 1000 <= alerts[0] <= 1006
+    broken = tmp_path / "broken.csv"
+    broken.write_text("when,what\n1,2\n")
+    assert runner.invoke(app, ["backtest", "--counts", str(broken), "--out", str(tmp_path / "o.csv")]).exit_code == 2
+
+
 def test_what_goes_on_the_topics_is_as_the_schemas_say() -> None:
     opinion = Opinion(
         id="a|b", document_id="a", entity="b", published_ms=1, lang="en", sentiment=(0.1, 0.2, 0.7),

@@ -42,6 +42,7 @@ matcher = Matcher(WATCHED)
         ("@NorthwindAir help", ("air",)),
         ("Northwind Air's desk", ("air",)),
         ("northwind-air", ("air",)),
+        ("Northwind Air™ and Northwind Airℹ️", ("air",)),
         ("northwind airline", ()),
         ("the Northwind Airfield reopens", ()),
         ("from Northwind Airfield with Northwind Air", ("air",)),

@@ -223,8 +223,8 @@ class SeriesBank:
 
     def _advance(self, bucket_ms: int, slots: Ints, seen: Seen, *, is_rollup: bool) -> list[Finding]:
         """Predict, weigh, decide, learn: one bucket for up to `CHUNK_ROWS` series of one kind."""
-        rows = self._table.rows[slots]
-        parents = self._table.rows[self._table.rollup[slots]] if not is_rollup else rows
+        rows = self._table.take(slots)
+        parents = rows if is_rollup else self._table.take_entity(slots)
         clock = baseline.Clock.at(bucket_ms, self._length_ms, rows["at"])
         volume = baseline.expect_volume(rows, clock)
         share = self._expect_share(rows, parents, clock, seen, is_rollup)
@@ -316,9 +316,12 @@ class SeriesBank:
         self, slots: Ints, rows: Rows, bucket_ms: int, seen: Seen, share: baseline.Share, volume: baseline.Volume,
         spent: Floats, ended: Bools,
     ) -> list[Finding]:  # fmt: skip
+        found: list[Finding] = []
+        alarms = np.argwhere(rows["alarm"] > 0)
+        if not len(alarms):
+            return found
         total = evidence.total_evidence(rows)
-        found = []
-        for position, signal in np.argwhere(rows["alarm"] > 0):
+        for position, signal in alarms:
             mean_documents = seen.documents[position]
             worth = float(seen.youden[position] / mean_documents) if mean_documents > 0 else 1.0
             clumps = volume.dispersion[position] * volume.mean[position]
@@ -341,11 +344,9 @@ class SeriesBank:
         frozen: Bools = np.any(rows["alarm"] > 0, axis=1) | np.any(parents["alarm"] > 0, axis=1)
         rows["mass"] = rows["mass"] * 0.5 ** (clock.elapsed * self._length_ms / self._half_life_ms) + seen.documents
         baseline.learn_volume(rows, clock, volume, seen.documents, frozen, self._half_life_ms)
-        best = rows["climb"][:, 0].argmax(1)
-        here = np.arange(len(rows))
-        rising = rows["climb"][here, 0, best] > HELD_EVIDENCE
-        fresh = clock.bucket_ms - rows["onset"][here, 0, best] < HELD_MS
-        suspect: Bools = rising & fresh & (rows["share"][:, 1] >= SHARE_KNOWN)
+        climb, onset = rows["climb"][:, 0], rows["onset"][:, 0]
+        rising = (climb > HELD_EVIDENCE) & (clock.bucket_ms - onset < HELD_MS)
+        suspect: Bools = rising.any(1) & (rows["share"][:, 1] >= SHARE_KNOWN)
         baseline.learn_share(
             rows, clock, share, seen.negatives, seen.corrected, seen.documents, frozen, suspect, self._half_life_ms
         )
@@ -359,7 +360,7 @@ class SeriesBank:
             self._active.update(slots[active].tolist())
             self._active.difference_update(slots[~active].tolist())
             self._raised += int(raised.sum())
-        self._table.rows[slots] = rows
+        self._table.put(slots, rows)
         self._touched.append(slots)
 
 

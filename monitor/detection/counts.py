@@ -64,9 +64,12 @@ ROW = np.dtype([
     ("alarm", "i1", len(SIGNALS)),  # 0, or 1 + the effect the alarm was raised for
     ("raised", "i8", len(SIGNALS)),  # bucket of the alarm, ms
     ("descent", "f4", len(SIGNALS)),  # evidence that the alarm is over
-])  # fmt: skip
+], align=True)  # fmt: skip
 """Everything kept of one series; about a kilobyte, whatever its age and volume."""
 
+_RAW = np.dtype(("V", ROW.itemsize))
+ENTITY = np.dtype([(name, ROW[name]) for name in ("at", "languages", "mass", "share", "alarm")])
+"""The fields of a rollup that its languages look at."""
 GRAIN = 2.0**-20
 """Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
 STATE_VERSION = 1
@@ -90,6 +93,7 @@ class SeriesTable:
         self.keys: dict[int, SeriesKey] = {}
         self._slots: dict[SeriesKey, int] = {}
         self._free: list[int] = []
+        self._buffer = np.zeros(0, _RAW)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -102,6 +106,27 @@ class SeriesTable:
             if found[position] < 0:
                 found[position] = self._create(key, bucket_ms, bucket_length_ms)
         return np.array(found, np.int64)
+
+    def take(self, slots: Ints) -> Rows:
+        """A copy of these rows, in one buffer that the next call uses again: fresh memory costs more than the copy."""
+        if len(self._buffer) < len(slots):
+            self._buffer = np.zeros(len(slots), _RAW)
+        part = self._buffer[: len(slots)]
+        np.take(self.rows.view(_RAW), slots, out=part, mode="clip")
+        return part.view(ROW)
+
+    def put(self, slots: Ints, rows: Rows) -> None:
+        """Put rows back that `take` gave."""
+        # As raw bytes: numpy copies a structure field by field, which is twenty times slower.
+        self.rows.view(_RAW)[slots] = rows.view(_RAW)
+
+    def take_entity(self, slots: Ints) -> Rows:
+        """What is asked of the rollups of these rows, an array of `ENTITY`."""
+        parents = self.rollup[slots]
+        found = np.empty(len(slots), ENTITY)
+        for name in ENTITY.names or ():
+            found[name] = self.rows[name][parents]
+        return found
 
     def slot(self, key: SeriesKey) -> int | None:
         """The row number of one series, or None."""

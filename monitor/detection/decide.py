@@ -42,25 +42,23 @@ def raise_alarms(
     Returns:
         bool [n, signals], the alarms raised now.
     """
-    here, signals = np.ogrid[: len(rows), : len(SIGNALS)]
-    best = evidence.best_effect(rows)
-    window = rows["window"][here, signals, best]
-    enough = (
-        (rows["alarm"] == 0)
-        & (parts > 0)
-        & (evidence.total_evidence(rows) >= bar_days)
-        & (rows["climb"][here, signals, best] >= MIN_EVIDENCE)
-        & (window["documents"] >= settings.minimum_documents)
-    )
-    raised: Bools = np.zeros(enough.shape, bool)
-    chosen = np.flatnonzero(enough.any(1))
-    if len(chosen):
-        bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
-        needed = inflation[chosen] * np.maximum(SHARE_PART * bar, MIN_EVIDENCE)
-        raised[chosen] = enough[chosen] & _matters(settings, window[chosen], needed)
-        rows["alarm"] = np.where(raised, best + 1, rows["alarm"])
-        rows["raised"] = np.where(raised, bucket_ms, rows["raised"])
-        rows["descent"] = np.where(raised, 0, rows["descent"])
+    strong = (rows["alarm"] == 0) & (parts > 0) & (evidence.total_evidence(rows) >= bar_days)
+    raised: Bools = np.zeros(strong.shape, bool)
+    chosen = np.flatnonzero(strong.any(1))
+    if not len(chosen):
+        return raised
+    some = rows[chosen]
+    here, signals = np.ogrid[: len(chosen), : len(SIGNALS)]
+    best = evidence.best_effect(some)
+    window = some["window"][here, signals, best]
+    enough = strong[chosen] & (some["climb"][here, signals, best] >= MIN_EVIDENCE)
+    enough &= window["documents"] >= settings.minimum_documents
+    bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
+    needed = inflation[chosen] * np.maximum(SHARE_PART * bar, MIN_EVIDENCE)
+    raised[chosen] = enough & _matters(settings, window, needed)
+    rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
+    rows["raised"][raised] = bucket_ms
+    rows["descent"][raised] = 0.0
     return raised
 
 
@@ -80,7 +78,8 @@ def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools
     unchanged = share >= usual - np.sqrt(usual * (1 - usual) / documents)
     higher = np.clip(share, usual, 1 - 1e-6)
     divergence = higher * np.log(higher / usual) + (1 - higher) * np.log((1 - higher) / (1 - usual))
-    bad = (documents * divergence >= needed[:, None]) | (by_nature & unchanged)
+    higher_share = (documents * divergence >= needed[:, None]) & (effect >= settings.minimal_effect)
+    bad = higher_share | (by_nature & unchanged)
     ratio = settings.minimal_ratio
     matters: Bools = np.stack(
         [

@@ -13,9 +13,11 @@ import pytest
 
 from monitor.broker import client
 from monitor.broker.settings import KafkaSettings, TopicSettings
+from monitor.config import load_config
+from monitor.deadletters import replay_deadletters
 from tests.conftest import kafka_home
 from tests.support import servers
-from tests.support.daemon import Daemon, alerts, deadletters, opinions, send
+from tests.support.daemon import Daemon, alerts, deadletters, opinions, records, send
 from tests.support.stream import MINUTE_MS, START_MS, documents
 from tests.support.tiny_bundle import CRASH_WORD, NAN_WORD, make_tiny_bundle
 
@@ -205,3 +207,24 @@ async def test_a_new_watchlist_is_taken_while_documents_flow_and_a_broken_one_is
     await daemon.until(lambda d: d.metric("babelwatch_documents_total", result="unmatched") >= expected)
     assert daemon.metric("babelwatch_documents_total", result="unmatched") == expected
     assert await daemon.end() == 0
+
+
+@pytest.mark.kafka
+async def test_dead_letters_can_be_sent_back_once(
+    tmp_path: Path, kafka_address: str, names: TopicSettings, bundle: Path
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0])
+    daemon = Daemon(tmp_path / "one", settings, names, bundle)
+    try:
+        await daemon.start().ready()
+        await send(settings, names.documents, [b'{"id": "w", "text": 17}', b"not json", *documents(minutes=5)])
+        await daemon.until(lambda d: d.metric("babelwatch_documents_total") >= 22)
+        assert await daemon.end() == 0
+        config = load_config(daemon.config)
+        assert await replay_deadletters(config, set(), dry_run=True) == {"sent wrong_type": 1, "sent not_json": 1}
+        assert await replay_deadletters(config, {"wrong_type"}, dry_run=False) == {"sent wrong_type": 1, "left": 1}
+        assert await replay_deadletters(config, set(), dry_run=False) == {}
+    finally:
+        daemon.kill()
+    sent_back = [record for record in await records(settings, names.documents, committed=True) if record.headers]
+    assert [record.value for record in sent_back] == [b'{"id": "w", "text": 17}']

@@ -142,6 +142,8 @@ class Classifier:
             InferenceError: The engine is broken.
             StoppedError: The classifier is closed.
         """
+        if len(texts) != len(langs):
+            raise ValueError(f"{len(texts)} texts, but {len(langs)} languages")
         if self._error is not None:
             raise self._error
         submission = _Submission(texts, langs, self._promise())
@@ -212,9 +214,9 @@ class Classifier:
         future.add_done_callback(self._open.discard)
         return future
 
-    def _deliver(self, outcomes: Sequence[tuple[_Text, Outcome]]) -> None:
-        for text, outcome in outcomes:
-            text.submission.settle(text.index, outcome)
+    def _deliver(self, outcomes: Sequence[tuple[_Submission, int, Outcome]]) -> None:
+        for submission, index, outcome in outcomes:
+            submission.settle(index, outcome)
         self._pending -= len(outcomes)
         self._roomy.set()
 
@@ -258,7 +260,7 @@ class Classifier:
             now = self._clock()
             for index, ids in zip(indices, encoded, strict=True):
                 if isinstance(ids, InferenceError):
-                    failed.append((_Text(submission, index, _NO_IDS), Failure(ids.reason, ids.what)))
+                    failed.append((submission, index, Failure(ids.reason, ids.what)))
                 else:
                     stage.batcher.add(_Text(submission, index, ids), len(ids), now)
             self._changed.notify_all()
@@ -278,7 +280,8 @@ class Classifier:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
-            self._post(self._deliver, list(zip(batch.items, outcomes, strict=True)))
+            delivery = [(text.submission, text.index, o) for text, o in zip(batch.items, outcomes, strict=True)]
+            self._post(self._deliver, delivery)
 
     def _take(self) -> tuple[_Stage, Batch[_Text]] | None:
         with self._changed:
@@ -320,8 +323,6 @@ class _Submission:
     """The texts of one call, and their outcomes as they come."""
 
     def __init__(self, texts: Sequence[str], langs: Sequence[str], future: asyncio.Future[list[Outcome]]) -> None:
-        if len(texts) != len(langs):
-            raise ValueError(f"{len(texts)} texts, but {len(langs)} languages")
         self.texts = texts
         self.langs = langs
         self.future = future

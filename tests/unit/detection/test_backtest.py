@@ -1,0 +1,146 @@
+"""A file through the detector: causal, fair to compare, and judged by the published rules."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitor.backtest import (
+    FALSE_POSITIVE_COST,
+    BacktestError,
+    Scored,
+    backtest_counts,
+    judge,
+    nab_score,
+    read_counts,
+    read_windows,
+    score_counts,
+)
+from monitor.backtest_report import Backtested, report
+from monitor.detection.settings import DetectionSettings
+
+SETTINGS = DetectionSettings()
+STEP_MS = 300_000
+
+
+def counts(days: float = 3.0, spike: int | None = None) -> list[tuple[str, int, float]]:
+    values = np.random.default_rng(0).poisson(8, int(days * 288)).astype(float)
+    if spike is not None:
+        values[spike : spike + 6] = 90
+    return [(str(n * 300), n * STEP_MS, float(value)) for n, value in enumerate(values)]
+
+
+def scored(alerts: set[int], rows: int = 2000) -> list[Scored]:
+    return [Scored(str(n), n * STEP_MS, 1.0, 0.0, n in alerts) for n in range(rows)]
+
+
+def window(first: int, last: int) -> tuple[int, int]:
+    return first * STEP_MS, last * STEP_MS
+
+
+def test_a_spike_is_one_alert_at_its_first_rows_and_scores_are_about_the_bar():
+    rows = list(score_counts(counts(spike=700), SETTINGS))
+    alerts = [n for n, row in enumerate(rows) if row.alert]
+    assert len(alerts) == 1
+    assert 700 <= alerts[0] <= 702
+    assert all(0 <= row.score <= 1 for row in rows)
+    assert all((row.score >= 0.5) == row.alert for row in rows)
+
+
+def test_no_row_knows_what_comes_after_it():
+    long, short = counts(spike=700), counts(spike=700)[:650]
+    assert list(score_counts(long, SETTINGS))[:650] == list(score_counts(short, SETTINGS))
+
+
+def test_each_row_is_written_before_the_next_is_read():
+    def endless():
+        yield from counts(0.1)
+        raise AssertionError("read too far")
+
+    rows = score_counts(endless(), SETTINGS)
+    assert [next(rows).value for _ in range(28)] == [row[2] for row in counts(0.1)[:28]]
+
+
+def test_a_file_becomes_a_file(tmp_path: Path):
+    source, out = tmp_path / "counts.csv", tmp_path / "scores.csv"
+    source.write_text("timestamp,value\n2015-02-26 21:42:53,104\n2015-02-26T21:47:53Z,0\n1424987273,7\n")
+    backtest_counts(source, out, SETTINGS)
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["timestamp"] for row in rows] == ["2015-02-26 21:42:53", "2015-02-26T21:47:53Z", "1424987273"]
+    assert {row["alert"] for row in rows} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("when,what\n1,2\n", "timestamp"),
+        ("timestamp,value\nsoon,2\n", ":2: 'soon' is no time"),
+        ("timestamp,value\n1,2\n2,-1\n", ":3: '-1' is no count"),
+        ("timestamp,value\n1,nan\n", "'nan' is no count"),
+        ("timestamp,value\n1\n", "is no count"),
+    ],
+)
+def test_a_file_that_is_no_count_series_is_refused_with_the_line(tmp_path: Path, text: str, said: str):
+    source = tmp_path / "counts.csv"
+    source.write_text(text)
+    with pytest.raises(BacktestError, match=said):
+        list(read_counts(source))
+
+
+def test_the_score_is_0_for_silence_and_100_for_the_first_row_of_each_window():
+    windows = [window(900, 999), window(1500, 1599)]
+    assert nab_score([judge(scored(set()), windows)]) == pytest.approx(0)
+    assert nab_score([judge(scored({900, 1500}), windows)]) == pytest.approx(100)
+    # Only the earliest in a window counts.
+    assert nab_score([judge(scored({900, 950, 1500}), windows)]) == pytest.approx(100)
+
+
+def test_what_is_outside_costs_by_its_distance_and_twice_in_the_low_profile():
+    windows = [window(900, 999), window(1500, 1599)]
+    perfect = {900, 1500}
+    for row, cost in ((800, 1.0), (1001, 0.05), (1400, 1.0)):
+        quality = judge(scored(perfect | {row}), windows)
+        lost = (100 - nab_score([quality])) / 100 * 2 * 2
+        assert lost == pytest.approx(FALSE_POSITIVE_COST["standard"] * cost, abs=0.01)
+        low = (100 - nab_score([quality], "low false positives")) / 100 * 2 * 2
+        assert low == pytest.approx(2 * lost)
+    # While the detector learns, nothing counts.
+    assert nab_score([judge(scored(perfect | {100}), windows)]) == pytest.approx(100)
+
+
+def test_quality_in_words_people_use():
+    quality = judge(scored({500, 950}), [window(900, 999), window(1500, 1599)])
+    assert (quality.found, quality.windows, quality.false_alarms) == (1, 2, 1)
+    assert (quality.precision, quality.recall) == (0.5, 0.5)
+    assert quality.delays_h == pytest.approx((50 / 12,))
+
+
+def test_the_report_stands_alone_and_shows_all_parameters(tmp_path: Path):
+    rows = list(score_counts(counts(spike=700), SETTINGS, band=True))
+    windows = [window(690, 720)]
+    run = [Backtested("a <series>", rows, windows, judge(rows, windows))]
+    page = report({"as set": run, "half the budget": run})
+    assert "a &lt;series&gt;" in page
+    assert page.count("<svg") == 1
+    assert "half the budget" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def data_folder() -> Path:
+    folder = Path(os.environ.get("BABELWATCH_DATA", "")) / "nab"
+    if not os.environ.get("BABELWATCH_DATA") or not folder.is_dir():
+        pytest.skip("BABELWATCH_DATA names no folder with the labelled series")
+    return folder
+
+
+@pytest.mark.slow
+def test_on_real_series_it_is_ahead_of_every_published_detector():
+    folder, judged = data_folder(), []
+    for file in sorted(folder.glob("*.csv")):
+        rows = backtest_counts(file, None, SETTINGS)
+        judged.append(judge(rows, read_windows(folder / "windows.json", file.name)))
+    assert nab_score(judged) > 86.4
+    assert nab_score(judged, "low false positives") > 75

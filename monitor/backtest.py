@@ -23,9 +23,8 @@ from monitor.records import Alert, Opinion, Watermark, decode_opinion_message
 if TYPE_CHECKING:
     from monitor.detection.detector import Detector
 
-WATCHED = 4
-"""Entities that a plain count series shares the budget with, unless told: a budget is over everything watched, and a name
-is rarely watched alone."""
+WATCHED = 1
+"""Entities that share the budget in a backtest of a plain count series, unless told: it is all there is."""
 SCORE_NATS = 5.0
 """Evidence that moves a score from 0.5, the bar, to 0.73: wide enough to rank strong alarms against each other."""
 LEARNING_PART, LEARNING_ROWS = 0.15, 750

@@ -20,9 +20,9 @@ CHUNK_ROWS = 2048
 DAY_MS = baseline.DAY_MS
 SHARE_MARGIN = 0.25
 """Part of the minimal effect that still counts as no change: moods wander by a point or so and nobody cares."""
-SHARE_DOUBT, VOLUME_DOUBT = 1.0, 0.5
-"""Standard errors of what is expected that still count as no change: nearly all of the doubt for the share, whose prior may be
-another language's; less for the volume, which is unlearned within days."""
+SHARE_DOUBT, VOLUME_DOUBT = 0.5, 0.5
+"""Standard errors of what is expected that still count as no change. More would cost delay at every rise; what is left of
+the doubt is covered by `budget.SAFETY`."""
 HELD_EVIDENCE = 1.5
 """From so much evidence (nats) on, what a share shows is held back from its baseline: a rise that builds up over an hour
 would else be learned before it is noticed. When the evidence falls again, what was held is learned after all, so that a
@@ -167,7 +167,10 @@ class SeriesBank:
     def budget_use(self) -> budget.BudgetUse:
         """How much of the false-alarm budget the series here were given, and the alarms they raised."""
         return budget.BudgetUse(
-            self._settings.false_alarms_per_day, len(self._entities), self._raised, self._spent_days / self._bar_days
+            self._settings.false_alarms_per_day,
+            len(self._entities),
+            self._raised,
+            self._spent_days / self._bar_days * budget.SAFETY,
         )
 
     def views(self) -> Iterator[SeriesView]:

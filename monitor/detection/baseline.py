@@ -19,7 +19,7 @@ while its habits do not."""
 CORRELATION_S = 1500.0
 """Half-life over which chance clumps of documents are counted as one: half an hour is about how long a chatter lasts.
 Shorter, and a clump passes for many independent proofs; longer, and a short burst is drowned."""
-HOUR_PRIOR, DAY_PRIOR, SHARE_HOUR_PRIOR = 10.0, 300.0, 50.0
+HOUR_PRIOR, DAY_PRIOR, SHARE_HOUR_PRIOR = 10.0, 300.0, 500.0
 """Effective documents that a season bin must show before it counts half: a weekday is seen once a week, so one odd day
 must not become the rule; an hour is seen daily."""
 SHARE_PRIOR = 20.0

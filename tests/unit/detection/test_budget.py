@@ -11,8 +11,10 @@ from monitor.detection.settings import DetectionSettings
 
 def test_the_bar_rises_with_the_watchlist_and_falls_with_the_budget():
     settings = DetectionSettings(false_alarms_per_day=2.0)
-    assert budget.bar_days(settings, 100) == 50.0
-    assert budget.bar_days(DetectionSettings(false_alarms_per_day=4.0), 100) == 25.0
+    bar = budget.bar_days(settings, 100)
+    assert bar == budget.SAFETY * 50.0
+    assert budget.bar_days(DetectionSettings(false_alarms_per_day=4.0), 100) == bar / 2
+    assert budget.bar_days(settings, 200) == bar * 2
 
 
 def test_signals_that_raise_no_alarm_get_nothing():

@@ -15,7 +15,6 @@ from export.metrics import macro_f1
 from export.runner import Outputs
 from monitor.inference.bundle import Calibration, Variant
 
-
 _CHANCE = 1e-4
 """How rarely a language at its limit may be refused by chance. A hundred samples of 40 texts are checked in one export:
 compared bare, the noise of the smallest would decide."""

@@ -214,11 +214,11 @@ def replay(opinions: Iterable[Opinion], detector: Detector, settings: DetectionS
     for opinion in opinions:
         if opinion.published_ms // length_ms > newest_ms // length_ms:
             newest_ms = opinion.published_ms
-            detector.observe([Watermark(topic="backtest", partition=0, time_ms=newest_ms)])
+            detector.observe([Watermark(topic="backtest", partition=0, partitions=1, time_ms=newest_ms)])
             yield from detector.advance()
         detector.observe([opinion])
     end_ms = newest_ms + length_ms + settings.allowed_lateness_s * 1000
-    detector.observe([Watermark(topic="backtest", partition=0, time_ms=end_ms)])
+    detector.observe([Watermark(topic="backtest", partition=0, partitions=1, time_ms=end_ms)])
     yield from detector.advance()
 
 

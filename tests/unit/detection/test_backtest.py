@@ -15,11 +15,16 @@ from monitor.backtest import (
     judge,
     nab_score,
     read_counts,
+    read_opinions,
     read_windows,
+    replay,
     score_counts,
 )
 from monitor.backtest_report import Backtested, report
+from monitor.detection.detector import Detector, EntityInfo
+from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
+from monitor.records import Opinion, encode
 
 SETTINGS = DetectionSettings()
 STEP_MS = 300_000
@@ -127,6 +132,34 @@ def test_the_report_stands_alone_and_shows_all_parameters(tmp_path: Path):
     assert page.count("<svg") == 1
     assert "half the budget" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def opinions(days: float) -> list[Opinion]:
+    rng, found = np.random.default_rng(2), []
+    for bucket in range(int(days * 288)):
+        for number in range(rng.poisson(6)):
+            bad = rng.random() < (0.8 if bucket >= days * 288 - 12 else 0.2)
+            found.append(
+                Opinion(
+                    id=f"{bucket}-{number}|acme", document_id=f"{bucket}-{number}", entity="acme", lang="de",
+                    published_ms=bucket * STEP_MS + int(rng.integers(STEP_MS)), text=f"Der Zug kam um {bucket} Uhr",
+                    sentiment=(0.9, 0.05, 0.05) if bad else (0.05, 0.9, 0.05),
+                )
+            )  # fmt: skip
+    return sorted(found, key=lambda opinion: opinion.published_ms)
+
+
+def test_opinions_from_a_file_give_the_alerts_of_the_daemon(tmp_path: Path):
+    file, settings = tmp_path / "opinions.jsonl", DetectionSettings(bucket_s=300, false_alarms_per_day=0.1)
+    stream = opinions(1.5)
+    file.write_bytes(b"\n".join(encode(opinion) for opinion in stream) + b"\n\n")
+    detector = Detector(settings, AlertSettings(), {"acme": EntityInfo("Acme")}, lambda _lang: None)
+    alerts = list(replay(read_opinions(file), detector, settings))
+    assert {alert.entity for alert in alerts} == {"acme"}
+    assert alerts[0].onset_ms >= stream[-1].published_ms - 14 * STEP_MS
+    file.write_bytes(b"{}\n")
+    with pytest.raises(BacktestError, match=":1: not an opinion"):
+        list(read_opinions(file))
 
 
 def data_folder() -> Path:

@@ -151,7 +151,11 @@ class Classifier:
         while start < len(texts):
             while not self.room:
                 self._roomy.clear()
-                await self._roomy.wait()
+                try:
+                    await self._roomy.wait()
+                except asyncio.CancelledError:
+                    submission.future.cancel()  # or closing would wait for texts that never came
+                    raise
                 if submission.future.done():
                     return submission.future
             stop = min(len(texts), start + self.room)

@@ -55,6 +55,7 @@ class Bare:
     feeds: list[dict[str, TokenIds]]
 
     def run(self) -> Spent:
+        """One pass over all batches."""
         feeds, lock = iter(self.feeds), threading.Lock()
 
         def work() -> None:
@@ -65,8 +66,14 @@ class Bare:
                     return
                 self.session.run(None, feed)
 
-        threads = [threading.Thread(target=work) for _ in range(self.runners)]
-        return timed(lambda: [thread.start() for thread in threads] and [thread.join() for thread in threads])
+        def run_all() -> None:
+            threads = [threading.Thread(target=work) for _ in range(self.runners)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        return timed(run_all)
 
 
 def timed(action: Callable[[], object]) -> Spent:
@@ -212,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "default")
     parser.add_argument("--texts", type=Path, default=ROOT / "examples" / "stream.jsonl.gz", help="JSONL, gzip")
-    parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()

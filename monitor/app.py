@@ -132,7 +132,15 @@ class App:
 
     async def _work(self, stack: contextlib.AsyncExitStack) -> int:
         topics = self.config.topics
-        names = [topics.documents, topics.opinions, topics.alerts, topics.deadletter, topics.state]
+        names = [
+            topics.documents,
+            topics.opinions,
+            topics.alerts,
+            topics.deadletter,
+            topics.state,
+            topics.review,
+            topics.audit,
+        ]
         partitions = await client.patiently(
             "looking up the topics", lambda: client.ensure_topics(self.kafka, names, compacted=[topics.state], like={topics.state: topics.opinions}),
             stopping=self._stopping,

@@ -200,6 +200,36 @@ class DeadLetter(Record, frozen=True):
     truncated: bool = False
 
 
+ActionKind = Literal["acknowledge", "mute", "unmute", "false_alarm", "watchlist", "erase"]
+
+
+class Action(Record, frozen=True):
+    """Something a person did about an incident, an entity or the watchlist. Key on the audit topic: `entity`, or `*`.
+
+    The audit topic holds every action, the review topic the false alarms. Times are of the wall clock, because people
+    act in it: the notify role reads actions (a muted entity is not told of), and detection never does, so that a replay
+    of the stream gives the same alerts whatever anyone did meanwhile.
+    """
+
+    id: str
+    """Unique; a repeat of an action has the same id."""
+    kind: ActionKind
+    who: str
+    """The name of the token or the user that the proxy vouches for."""
+    at_ms: int
+    entity: str = ""
+    """What it is about; with `incident`, the entity of that incident."""
+    incident: str = ""
+    """With acknowledge and false_alarm."""
+    until_ms: int = 0
+    """With mute: when it ends. A later mute or unmute of the same entity replaces it."""
+    note: str = ""
+    changes: tuple[str, ...] = ()
+    """With watchlist: `+id`, `~id` or `-id` of entities added, changed and removed. With erase: hashes of what went."""
+    version: str = ""
+    """With watchlist: the version that came of it."""
+
+
 class AlertEvent(Record, frozen=True, omit_defaults=False):
     """The value on the alerts topic: the alert as a CloudEvents 1.0 JSON event in structured mode."""
 
@@ -236,4 +266,5 @@ def encode(record: Record) -> bytes:
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 decode_opinion_message = msgspec.json.Decoder(OpinionMessage).decode
 decode_alert_event = msgspec.json.Decoder(AlertEvent).decode
+decode_action = msgspec.json.Decoder(Action).decode
 decode_deadletter = msgspec.json.Decoder(DeadLetter).decode

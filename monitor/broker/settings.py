@@ -20,7 +20,8 @@ class TopicSettings(Settings):
     opinions: str = Field("babelwatch.opinions", description="One opinion per document and entity, keyed by entity.")
     alerts: str = Field("babelwatch.alerts", description="Alerts out, as CloudEvents, keyed by incident.")
     deadletter: str = Field("babelwatch.deadletter", description="Records that could not be used, with the reason.")
-    review: str = Field("babelwatch.review", description="What people said of alerts: acknowledged, muted, false.")
+    review: str = Field("babelwatch.review", description="Incidents that people marked as false alarms.")
+    audit: str = Field("babelwatch.audit", description="Everything that people did: who, what, when; keyed by entity.")
     state: str = Field("babelwatch.state", description="State of the detect role, compacted.")
 
 

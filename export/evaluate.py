@@ -13,10 +13,10 @@ import numpy as np
 from rich.table import Table
 
 from export.corpus import Example, read_examples
-from export.metrics import Score, confusion, score
 from export.runner import bundle_outputs
 from monitor.errors import BabelwatchError
 from monitor.inference.bundle import Bundle, Head, Variant
+from training.metrics import Score, confusion, score_languages
 
 _SEED = 0
 """Of the bootstrap: the same data gives the same intervals."""
@@ -33,7 +33,7 @@ class Evaluation:
     head: Head
     languages: dict[str, Score]
     mean: Score
-    """Average of the languages' figures, each weighing the same; `n` is the sum. The interval is over all texts."""
+    """Average of the languages' figures, each weighing the same; `n` is the sum."""
     confusion: dict[str, list[list[int]]]
     """By language, counts by true label (row) and predicted label (column)."""
 
@@ -59,27 +59,16 @@ def evaluate_bundle(
     if bundle.model_file(variant) is None:
         raise BabelwatchError(f"holds no {variant} model", where=str(bundle_dir))
     logits = bundle_outputs(bundle, [example.text for example in examples], variant, threads)[chosen.name]
-    rng = np.random.default_rng(_SEED)
     labels = np.array([example.label for example in examples], dtype=np.int64)
     langs = np.array([example.lang for example in examples])
     probabilities = np.zeros(logits.shape)
-    scores: dict[str, Score] = {}
     matrices: dict[str, list[list[int]]] = {}
     for lang in sorted(set(langs.tolist())):
         rows = np.flatnonzero(langs == lang)
         probabilities[rows] = bundle.calibration(chosen.name, lang).probabilities(logits[rows])
-        scores[lang] = score(labels[rows], probabilities[rows], rng)
         predicted = probabilities[rows].argmax(axis=1)
         matrices[lang] = confusion(labels[rows], predicted, len(chosen.labels)).tolist()
-    overall = score(labels, probabilities, rng)
-    mean = Score(
-        n=len(examples),
-        accuracy=float(np.mean([found.accuracy for found in scores.values()])),
-        macro_f1=float(np.mean([found.macro_f1 for found in scores.values()])),
-        low=overall.low,
-        high=overall.high,
-        ece=float(np.mean([found.ece for found in scores.values()])),
-    )
+    scores, mean = score_languages(labels, probabilities, langs, np.random.default_rng(_SEED))
     manifest = bundle.manifest
     return Evaluation(f"{manifest.name} {manifest.version}", data.name, variant, chosen, scores, mean, matrices)
 
@@ -148,7 +137,7 @@ def _rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
             str(found.n),
             f"{100 * found.accuracy:.1f}",
             f"{100 * found.macro_f1:.1f}",
-            f"{100 * found.low:.1f}–{100 * found.high:.1f}",
+            f"{100 * found.macro_f1_low:.1f}–{100 * found.macro_f1_high:.1f}",
             f"{found.ece:.3f}",
         )
         for lang, found in [*evaluation.languages.items(), ("mean", evaluation.mean)]

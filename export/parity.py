@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from export.checkpoint import ExportError
-from export.metrics import macro_f1
 from export.runner import Outputs
 from monitor.inference.bundle import Calibration, Variant
+from training.metrics import macro_f1
 
 _CHANCE = 1e-4
 """How rarely a language at its limit may be refused by chance. A hundred samples of 40 texts are checked in one export:

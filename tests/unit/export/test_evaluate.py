@@ -13,7 +13,6 @@ from rich.console import Console
 from export import evaluate
 from export.checkpoint import ExportError
 from export.corpus import language_code, read_examples, read_texts
-from export.metrics import calibration_error, macro_f1
 from export.run import ExportOptions, export_bundle
 from export.runner import bundle_outputs
 from monitor.errors import BabelwatchError
@@ -80,16 +79,6 @@ def test_what_the_bundle_does_not_hold_is_named(bundle: Path, tmp_path: Path) ->
         evaluate.evaluate_bundle(bundle, data, head="sentiment", variant="fp16")
     with pytest.raises(ExportError, match="cannot be read"):
         evaluate.evaluate_bundle(bundle, tmp_path / "none.tsv", head="sentiment")
-
-
-def test_macro_f1_averages_over_labels() -> None:
-    truth, said = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
-    assert macro_f1(truth, said, 3) == pytest.approx((0.5 + 2 / 3 + 0) / 3)
-
-
-def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
-    assert calibration_error(np.array([0, 1]), probabilities) == pytest.approx(0.4)
 
 
 def test_texts_for_the_vocabulary_leave_validation_out(tmp_path: Path) -> None:

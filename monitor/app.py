@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from typing import Any
@@ -29,13 +29,14 @@ from monitor.documents.language import LanguageIdentifier
 from monitor.documents.parse import Parser
 from monitor.documents.prepare import Preparer
 from monitor.errors import ConfigError
+from monitor.gauges import begin_at_zero, provide_opinion, provide_process
 from monitor.http.board import Board
 from monitor.http.health import Check, Health
 from monitor.http.server import serve
 from monitor.inference.bundle import Bundle
 from monitor.inference.classifier import BatchReport, Classifier
 from monitor.inference.engine import Engine
-from monitor.metrics import Metrics, Sample
+from monitor.metrics import Metrics
 from monitor.records import Alert
 from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
@@ -180,7 +181,7 @@ class App:
     async def _make_roles(
         self, stack: contextlib.AsyncExitStack, partitions: dict[str, int], transactions: bool
     ) -> None:
-        wanted = {Role.CLASSIFY, Role.DETECT, Role.NOTIFY} if self.role is Role.ALL else {self.role}
+        wanted = self._wanted()
         if Role.CLASSIFY in wanted:
             self._starting = "loading the model"
             await self._make_classify(stack, partitions, transactions)
@@ -190,6 +191,10 @@ class App:
             await self._make_notify(stack, transactions)
         self.watchlist.listen(self._take_watchlist)
 
+    def _wanted(self) -> set[Role]:
+        """The roles of this process."""
+        return {Role.CLASSIFY, Role.DETECT, Role.NOTIFY} if self.role is Role.ALL else {self.role}
+
     async def _make_classify(
         self, stack: contextlib.AsyncExitStack, partitions: dict[str, int], transactions: bool
     ) -> None:
@@ -197,6 +202,7 @@ class App:
         engine = await asyncio.to_thread(Engine, self._bundle, config.inference)
         stack.callback(engine.close)
         await asyncio.to_thread(engine.warm_up)
+        self.metrics.model_concurrency.labels(engine.device).set(engine.concurrency)
         classifier = await stack.enter_async_context(Classifier(engine, config.inference, on_batch=self._on_batch))
         self.metrics.derived.provide("babelwatch_model_queue_documents", lambda: [((), classifier.pending)])
         identifier = await asyncio.to_thread(LanguageIdentifier)
@@ -316,7 +322,7 @@ class App:
         found: Counter[str] = Counter()
         for family in self.metrics.dead_letters.collect():
             for sample in family.samples:
-                if sample.name.endswith("_total"):
+                if sample.name.endswith("_total") and sample.value:
                     found[sample.labels["reason"]] += int(sample.value)
         return found
 
@@ -346,47 +352,12 @@ class App:
     def _declare_metrics(self) -> None:
         self.board.pipeline = self._pipeline
         self.metrics.build.labels(version("babelwatch"), self._bundle.version).set(1)
-        derived = self.metrics.derived
+        begin_at_zero(self.metrics, self.config, self._wanted())
+        provide_process(self.metrics, self._roles, self.watchlist)
+        provide_opinion(self.metrics, self._working_detectors, self.watchlist)
 
-        def detectors() -> Iterable[tuple[str, Detector]]:
-            role = self._roles.get("detect")
-            mine = set(role.partitions()) if role else set()
-            return [(str(p.partition), d) for p, d in sorted(self._detectors.items()) if p in mine]
-
-        def recent(field: str, scale: float = 1.0) -> list[Sample]:
-            return [
-                ((row.entity, row.lang), getattr(row, field) * scale)
-                for _, detector in detectors()
-                for row in detector.recent()
-            ]
-
-        def expected() -> list[Sample]:
-            return [
-                ((view.entity, view.lang), view.expected)
-                for _, detector in detectors()
-                for view in detector.views()
-                if view.signal == "negative_share"
-            ]
-
-        def open_incidents() -> list[Sample]:
-            counts = Counter(dict.fromkeys(self.watchlist.current.entities, 0)) if self._detectors else Counter()
-            for _, detector in detectors():
-                counts.update(i.entity for i in detector.open_incidents if i.state == "firing")
-            return [((entity,), count) for entity, count in counts.items()]
-
-        derived.provide(
-            "babelwatch_lag_records",
-            lambda: [((r.name, str(p)), lag) for r in self._roles.values() for p, lag in r.lags()],
-        )
-        derived.provide(
-            "babelwatch_backlog_records",
-            lambda: [((r.name, str(p)), n) for r in self._roles.values() for p, n in r.positions().items()],
-        )
-        derived.provide("babelwatch_series", lambda: [((p,), len(d)) for p, d in detectors()])
-        derived.provide("babelwatch_watermark_seconds", lambda: [((p,), d.closed_ms / 1000) for p, d in detectors()])
-        derived.provide("babelwatch_open_incidents", open_incidents)
-        derived.provide("babelwatch_negative_share_ratio", lambda: recent("share"))
-        derived.provide("babelwatch_negative_share_low_ratio", lambda: recent("low"))
-        derived.provide("babelwatch_negative_share_high_ratio", lambda: recent("high"))
-        derived.provide("babelwatch_recent_documents", lambda: recent("documents"))
-        derived.provide("babelwatch_expected_negative_share_ratio", expected)
+    def _working_detectors(self) -> list[tuple[str, Detector]]:
+        """Of the partitions that are ours now, each with the partition's number."""
+        role = self._roles.get("detect")
+        mine = set(role.partitions()) if role else set()
+        return [(str(p.partition), d) for p, d in sorted(self._detectors.items()) if p in mine]

@@ -87,11 +87,17 @@ class Metrics:
         self.opinions = counter(
             "opinions_total", "Opinions by entity, language and sentiment.", "entity", "lang", "sentiment"
         )
+        self.topics = counter("topics_total", "Opinions by entity and news topic.", "entity", "topic")
         self.dead_letters = counter("dead_letters_total", "Records that could not be used.", "role", "reason")
         self.batch_documents = histogram("batch_documents", "Documents in one run of the model.", buckets=BATCH_BUCKETS)
         self.batch_tokens = counter("model_tokens_total", "Tokens given to the model: kind real or padding.", "kind")
         self.model_seconds = histogram("model_seconds", "Duration of one run of the model.")
-        self.model_errors = counter("model_errors_total", "Runs of the model that failed, by kind.", "kind")
+        self.model_errors = counter("model_errors_total", "Texts that the model could not judge, by kind.", "kind")
+        self.model_concurrency = gauge(
+            "model_concurrency",
+            "Runs of the model that may go side by side: rate(babelwatch_model_seconds_sum) over this is how busy it is.",
+            "device",
+        )
         self.document_age = histogram(
             "document_age_seconds",
             "From the time a document was written to Kafka to its opinion being ready.",
@@ -101,6 +107,9 @@ class Metrics:
         self.watchlist_reloads = counter(
             "watchlist_reloads_total", "Reloads of the watchlist: result ok or failed.", "result"
         )
+        self.watchlist_in_force = gauge(
+            "watchlist_last_reload_success", "1 when the newest watchlist file is in force, 0 when it was refused."
+        )
         self.watchlist_entities = gauge("watchlist_entities", "Entities on the watchlist in force.")
         # detect
         self.late = counter(
@@ -109,6 +118,10 @@ class Metrics:
         self.repeated = counter("repeated_opinions_total", "Opinions seen before (same id): left out.")
         self.alerts = counter(
             "alerts_total", "Alerts raised, by entity, state and severity.", "entity", "state", "severity"
+        )
+        self.incidents = counter("incidents_total", "Incidents that began to fire.")
+        self.budget = gauge(
+            "false_alarm_budget_per_day", "False alarms a day that the configuration accepts over all that is watched."
         )
         self.restore_seconds = histogram("restore_seconds", "Duration of bringing back the state of one partition.")
         self.restored_records = counter("restored_records_total", "State records read while restoring.")
@@ -143,7 +156,14 @@ class Metrics:
             ("backlog_records", "Records taken and not yet committed.", ("role", "partition")),
             ("model_queue_documents", "Documents waiting for the model.", ()),
             ("series", "Series followed by the detect role.", ("partition",)),
-            ("open_incidents", "Incidents that are firing.", ("entity",)),
+            ("role_ready", "1 when a role is assigned and restored, else 0.", ("role",)),
+            ("clock_seconds", "This process's clock as Unix time: its skew is the distance to the scrape's time.", ()),
+            (
+                "entity_info",
+                "Name and owner (the label `owner`) of a watched entity, to join to other metrics; always 1.",
+                ("entity", "name", "owner"),
+            ),
+            ("open_incidents", "Incidents that are firing.", ("entity", "severity")),
             ("watermark_seconds", "Event time up to which buckets are closed, as Unix time.", ("partition",)),
             (
                 "negative_share_ratio",

@@ -36,6 +36,7 @@ class WatchlistKeeper:
         self._seen = self._content()
         self.current = load_watchlist(path)
         metrics.watchlist_entities.set(len(self.current.entities))
+        metrics.watchlist_in_force.set(1)
 
     def listen(self, listener: Callable[[Watchlist], None]) -> None:
         """Call `listener` with the watchlist in force, now and whenever it changes."""
@@ -49,10 +50,12 @@ class WatchlistKeeper:
         except BabelwatchError as error:
             self.error = str(error)
             self._metrics.watchlist_reloads.labels("failed").inc()
+            self._metrics.watchlist_in_force.set(0)
             log.error("watchlist.rejected", path=str(self._path), reason=self.error, kept=self.current.version)
             return False
         self.error = ""
         self._metrics.watchlist_reloads.labels("ok").inc()
+        self._metrics.watchlist_in_force.set(1)
         if fresh.version != self.current.version:
             self.current = fresh
             self._metrics.watchlist_entities.set(len(fresh.entities))

@@ -154,6 +154,7 @@ class ClassifyProcessor:
             if isinstance(outcome, Failure):
                 outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, record))
                 self._metrics.documents.labels("failed").inc()
+                self._metrics.model_errors.labels(outcome.reason).inc()
                 continue
             self._metrics.documents.labels("opinion").inc()
             outputs += self._opinions(item, outcome, _trace(record))
@@ -181,6 +182,8 @@ class ClassifyProcessor:
                 origin=document.origin,
             )  # fmt: skip
             self._metrics.opinions.labels(entity, document.lang, sentiment).inc()
+            if said.topic:
+                self._metrics.topics.labels(entity, said.topic).inc()
             marked = (("document-id", document.id.encode()), *headers)
             outputs.append(Output(self._topics.opinions, entity.encode(), encode(opinion), marked))
         return outputs

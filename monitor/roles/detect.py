@@ -138,6 +138,8 @@ class DetectProcessor:
         for alert in alerts:
             outputs.append(Output(self._topics.alerts, alert.incident.encode(), encode(cloud_event(alert))))
             self._metrics.alerts.labels(alert.entity, alert.state, alert.severity).inc()
+            if alert.state == "firing":
+                self._metrics.incidents.inc()
         number = self._partition.partition
         outputs += [
             Output(self._topics.state, key, value, partition=number, latest=True)

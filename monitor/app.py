@@ -94,6 +94,7 @@ class App:
         self.kafka: KafkaSettings = config.kafka
         self.board = Board()
         self.url = ""
+        self.partitions: dict[str, int] = {}
         self.watchlist = WatchlistKeeper(config.watchlist, self.metrics)
         self._bundle = Bundle.load(config.inference.bundle)
         self._roles: dict[str, StreamRole] = {}
@@ -141,9 +142,15 @@ class App:
             topics.state,
             topics.review,
             topics.audit,
+            topics.notify,
         ]
-        partitions = await client.patiently(
-            "looking up the topics", lambda: client.ensure_topics(self.kafka, names, compacted=[topics.state], like={topics.state: topics.opinions}),
+        # Alerts are few, and one partition keeps the order of all of them: one digest, not one for each partition.
+        partitions = self.partitions = await client.patiently(
+            "looking up the topics",
+            lambda: client.ensure_topics(
+                self.kafka, names, compacted=[topics.state, topics.notify], single=[topics.alerts],
+                like={topics.state: topics.opinions, topics.notify: topics.alerts},
+            ),
             stopping=self._stopping,
         )  # fmt: skip
         check_partitions(partitions, topics)

@@ -304,8 +304,9 @@ async def _tail(app: App, view: View, console: Console) -> None:
     reader: AIOKafkaConsumer = client.consumer(app.kafka, group=None, read_committed=False)
     await reader.start()
     try:
-        partitions = range(app.config.kafka.partitions)
-        reader.assign([TopicPartition(topic, p) for topic in (topics.opinions, topics.alerts) for p in partitions])
+        reader.assign(
+            [TopicPartition(name, p) for name in (topics.opinions, topics.alerts) for p in range(app.partitions[name])]
+        )
         await reader.seek_to_beginning()
         while True:
             for partition, records in (await reader.getmany(timeout_ms=200)).items():

@@ -139,6 +139,7 @@ async def ensure_topics(
     *,
     compacted: Sequence[str] = (),
     like: Mapping[str, str] | None = None,
+    single: Sequence[str] = (),
 ) -> dict[str, int]:
     """Create the topics that are missing, and return the number of partitions of each.
 
@@ -147,6 +148,7 @@ async def ensure_topics(
         names: The topics.
         compacted: Those that keep the newest value of each key.
         like: Topics that get as many partitions as another one has.
+        single: Topics that get one partition.
 
     Raises:
         KafkaError: the broker is not reachable.
@@ -160,10 +162,15 @@ async def ensure_topics(
         if missing:
             copied = [source for name, source in (like or {}).items() if name in missing and source in existing]
             counts = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics(copied)} if copied else {}
+
+            def wide(name: str) -> int:
+                source = (like or {}).get(name, name)
+                return counts.get(source, 1 if source in single else settings.partitions)
+
             wanted = [
                 NewTopic(
                     name,
-                    counts.get((like or {}).get(name, ""), settings.partitions),
+                    wide(name),
                     settings.replication_factor
                     if settings.replication_factor > 0
                     else await _default_replication(admin),

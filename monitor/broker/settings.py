@@ -23,6 +23,9 @@ class TopicSettings(Settings):
     review: str = Field("babelwatch.review", description="Incidents that people marked as false alarms.")
     audit: str = Field("babelwatch.audit", description="Everything that people did: who, what, when; keyed by entity.")
     state: str = Field("babelwatch.state", description="State of the detect role, compacted.")
+    notify: str = Field(
+        "babelwatch.notify", description="State of the notify role, compacted: what sinks were told, what is held."
+    )
 
 
 class KafkaSettings(Settings):

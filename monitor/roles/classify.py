@@ -23,6 +23,7 @@ from monitor.inference.classifier import Classifier
 from monitor.inference.results import Classification, Failure, Outcome
 from monitor.metrics import Metrics
 from monitor.records import SENTIMENTS, Opinion, Origin, Watermark, encode
+from monitor.roles.lane import IDLE_S
 
 log = structlog.get_logger("monitor.classify")
 
@@ -54,6 +55,7 @@ class ClassifyProcessor:
     """
 
     chunk = CHUNK
+    idle_s = IDLE_S
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class ClassifyProcessor:
             outputs.append(Output(self._topics.opinions, entity.encode(), encode(opinion), marked))
         return outputs
 
-    def idle(self) -> list[Output]:
+    async def idle(self) -> list[Output]:
         """Read to the end and silent: tell the detectors not to wait for this partition."""
         return self._watermarks(self._clock.time_ms or 0, idle=True)
 

@@ -18,6 +18,7 @@ from monitor.detection.detector import Detector, EntityInfo
 from monitor.errors import BrokerError
 from monitor.metrics import Metrics
 from monitor.records import Alert, Opinion, Origin, Watermark, cloud_event, decode_opinion_message, encode
+from monitor.roles.lane import IDLE_S
 
 log = structlog.get_logger("monitor.detect")
 
@@ -44,6 +45,7 @@ class DetectProcessor:
     """
 
     chunk = CHUNK
+    idle_s = IDLE_S
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class DetectProcessor:
         done.set_result(outputs)
         return done
 
-    def idle(self) -> list[Output]:
+    async def idle(self) -> list[Output]:
         """Silence says nothing: the sources' watermarks do."""
         return []
 
@@ -151,14 +153,15 @@ class DetectProcessor:
 
 
 def check_partitions(counts: dict[str, int], topics: TopicSettings) -> None:
-    """State lies beside its opinions: the two topics must have the same number of partitions.
+    """State lies beside what it is the state of: both topics must have the same number of partitions.
 
     Raises:
         BrokerError: they have not.
     """
-    if counts[topics.state] != counts[topics.opinions]:
-        raise BrokerError(
-            f"has {counts[topics.state]} partitions, and {topics.opinions} has {counts[topics.opinions]}",
-            where=topics.state,
-            hint="both need the same number; delete the state topic to have it made anew",
-        )
+    for state, source in ((topics.state, topics.opinions), (topics.notify, topics.alerts)):
+        if counts[state] != counts[source]:
+            raise BrokerError(
+                f"has {counts[state]} partitions, and {source} has {counts[source]}",
+                where=state,
+                hint="both need the same number; delete the state topic to have it made anew",
+            )

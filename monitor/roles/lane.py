@@ -37,8 +37,12 @@ class Processor(Protocol):
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Take records; called in order, one call at a time. The awaitable gives the outputs when they are ready."""
 
-    def idle(self) -> list[Output]:
-        """What is to be written when everything was read and nothing came for `IDLE_S`."""
+    @property
+    def idle_s(self) -> float:
+        """How long nothing must have come before `idle` is asked, again and again while nothing comes."""
+
+    async def idle(self) -> list[Output]:
+        """What is to be written when everything was read and nothing came for `idle_s`."""
 
 
 IDLE_S = 10.0
@@ -197,10 +201,10 @@ class Lane:
             while not self._queue:
                 self._changed.clear()
                 try:
-                    await asyncio.wait_for(self._changed.wait(), IDLE_S)
+                    await asyncio.wait_for(self._changed.wait(), processor.idle_s)
                 except TimeoutError:
                     if not self.backlog:
-                        self._asides = processor.idle()
+                        self._asides += await processor.idle()
                         self._finished.set()
             await slots.acquire()
             records = self._queue.popleft()

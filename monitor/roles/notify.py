@@ -20,6 +20,7 @@ from monitor.broker.settings import TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
 from monitor.records import Alert, Origin, decode_alert_event
+from monitor.roles.lane import IDLE_S
 from monitor.sinks.base import Delivered, Outcome, Rejected, Retry, Sink, SinkSettings, retry_delay, routes
 
 log = structlog.get_logger("monitor.notify")
@@ -45,6 +46,7 @@ class NotifyProcessor:
 
     # One alert at a time: a crash repeats at most the one in flight.
     chunk = 1
+    idle_s = IDLE_S
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class NotifyProcessor:
         done.set_result(outputs)
         return done
 
-    def idle(self) -> list[Output]:
+    async def idle(self) -> list[Output]:
         """No alerts are no news."""
         return []
 

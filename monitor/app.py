@@ -148,8 +148,12 @@ class App:
         partitions = self.partitions = await client.patiently(
             "looking up the topics",
             lambda: client.ensure_topics(
-                self.kafka, names, compacted=[topics.state, topics.notify], single=[topics.alerts],
+                self.kafka, names, single=[topics.alerts],
                 like={topics.state: topics.opinions, topics.notify: topics.alerts},
+                configs={
+                    **dict.fromkeys(names[1:], client.BY_BROKER_CLOCK),
+                    **dict.fromkeys((topics.state, topics.notify), client.BY_BROKER_CLOCK | client.STATE_TOPIC),
+                },
             ),
             stopping=self._stopping,
         )  # fmt: skip
@@ -224,7 +228,7 @@ class App:
         role.new_processor = lambda partition: ClassifyProcessor(
             partition, kafka=self.kafka, topics=config.topics, document_partitions=partitions[config.topics.documents],
             opinion_partitions=partitions[config.topics.opinions], preparer=preparer,
-            classifier=classifier, metrics=self.metrics, committed=role.committed,
+            classifier=classifier, metrics=self.metrics,
         )  # fmt: skip
 
     def _make_detect(self, transactions: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 import structlog
 from pydantic import Field
@@ -28,6 +29,23 @@ class _Handler(logging.Handler):
         structlog.get_logger(record.name).log(record.levelno, "library", message=record.getMessage())
 
 
+class _Stream:
+    """A stream whose failure is nobody's: a full disk under the log must not stop the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def setup(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     """Configure structlog and send the libraries' logging through it."""
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -45,7 +63,7 @@ def setup(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stream(stream))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

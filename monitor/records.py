@@ -78,6 +78,9 @@ class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
     bundle: str = ""
     """Version of the bundle that made the probabilities."""
     origin: Origin | None = None
+    clock_ms: int = 0
+    """How far the event time of its partition had come when the document was read: what is older than this by more than
+    the allowed lateness is late, whatever the other partitions do. 0 when unknown."""
 
 
 class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):
@@ -94,7 +97,10 @@ class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):
     partitions: int = 0
     """Partitions of the source topic: until each has spoken, nothing is closed."""
     idle: bool = False
-    """The partition is read to its end and has been silent for a while: it is not waited for until it speaks again."""
+    """The partition is read to its end and has been silent for a while."""
+    still_idle: bool = False
+    """It has said so before, and was found at its end once more after that was written: so it holds nothing older than
+    what the other sources had said by then."""
 
 
 OpinionMessage = Opinion | Watermark

@@ -11,11 +11,16 @@ from typing import Any, TypeVar
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     IllegalStateError,
+    IncompatibleBrokerVersion,
     KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
+    UnknownError,
+    UnknownTopicOrPartitionError,
+    UnsupportedVersionError,
     for_code,
 )
 
@@ -30,6 +35,23 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
 
 MAX_REQUEST_BYTES = 1 << 20
 """Kafka's own default for a message; larger documents are dead-lettered before they would be sent on."""
+
+
+CONNECT_TIMEOUT_S = 30.0
+"""For a client to connect and introduce itself; aiokafka itself would wait for a dead coordinator for ever."""
+
+STATE_TOPIC = {
+    "cleanup.policy": "compact",
+    # Only closed segments are compacted: with Kafka's own 1 GiB a restart would read every version of every row of it.
+    "segment.bytes": str(64 << 20),
+    "segment.ms": str(3_600_000),
+    "min.cleanable.dirty.ratio": "0.3",
+}
+"""The detectors' state: the newest row of each key is all that is ever read."""
+
+BY_BROKER_CLOCK = {"message.timestamp.type": "LogAppendTime"}
+"""For the topics that Babelwatch writes: with a wrong clock on our side the broker would refuse the records (the future) or
+delete them at once (the past). Nothing reads these timestamps."""
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -78,6 +100,10 @@ def consumer(settings: KafkaSettings, *, group: str | None, read_committed: bool
         "fetch_max_wait_ms": 100,
         "max_partition_fetch_bytes": 4 * MAX_REQUEST_BYTES,
     }
+    if group:
+        # What a member holds stays with it through a rebalance. The assignor keeps its memory on its class: one for each.
+        kept = {"member_assignment": None, "generation": StickyPartitionAssignor.DEFAULT_GENERATION_ID}
+        arguments["partition_assignment_strategy"] = (type("Sticky", (StickyPartitionAssignor,), kept),)
     if group and settings.instance_id:
         arguments["group_instance_id"] = f"{settings.instance_id}.{group}"
     return AIOKafkaConsumer(**{**arguments, **more})
@@ -137,7 +163,7 @@ async def ensure_topics(
     settings: KafkaSettings,
     names: Sequence[str],
     *,
-    compacted: Sequence[str] = (),
+    configs: Mapping[str, Mapping[str, str]] | None = None,
     like: Mapping[str, str] | None = None,
     single: Sequence[str] = (),
 ) -> dict[str, int]:
@@ -146,7 +172,7 @@ async def ensure_topics(
     Args:
         settings: The connection, and what new topics are like.
         names: The topics.
-        compacted: Those that keep the newest value of each key.
+        configs: Topic settings, by topic.
         like: Topics that get as many partitions as another one has.
         single: Topics that get one partition.
 
@@ -174,7 +200,7 @@ async def ensure_topics(
                     settings.replication_factor
                     if settings.replication_factor > 0
                     else await _default_replication(admin),
-                    topic_configs={"cleanup.policy": "compact"} if name in compacted else {},
+                    topic_configs=dict((configs or {}).get(name, {})),
                 )
                 for name in missing
             ]
@@ -186,7 +212,12 @@ async def ensure_topics(
                 if code and error is not TopicAlreadyExistsError:
                     raise error(f"{name}: {detail[0] if detail else ''}")
         described = await admin.describe_topics(list(dict.fromkeys(names)))
-        return {topic["topic"]: len(topic["partitions"]) for topic in described}
+        counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+        if unknown := [name for name, count in counts.items() if not count]:
+            # Just made, and this broker has not heard of it yet; or we are not allowed to see it.
+            error = next(for_code(topic["error_code"]) for topic in described if topic["topic"] in unknown)
+            raise (error if issubclass(error, KafkaError) else UnknownTopicOrPartitionError)(", ".join(unknown))
+        return counts
     finally:
         await admin.close()
 
@@ -198,17 +229,34 @@ async def _default_replication(admin: AIOKafkaAdminClient) -> int:
 
 
 async def has_transactions(settings: KafkaSettings) -> bool:
-    """Ask the broker for a producer id: one without transactions (the embedded one) refuses."""
+    """Ask the broker for a producer id: one without transactions (the embedded one) refuses.
+
+    Raises:
+        KafkaError, TimeoutError: it cannot answer now. That is no refusal: to go on at least once would repeat records.
+    """
     if settings.transactions != "auto":
         return settings.transactions == "on"
     if settings.embedded:
         return False
-    probe = producer(settings, transactional_id=f"{settings.group_prefix}.probe.{random.getrandbits(32):08x}")
+    probe = producer(settings, transactional_id=f"{settings.group_prefix}.probe")
     try:
-        await asyncio.wait_for(probe.start(), 20)
-    except (KafkaError, TimeoutError) as error:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await probe.start()
+    except (IncompatibleBrokerVersion, UnsupportedVersionError, UnknownError) as error:
         log.info("broker.no_transactions", reason=explain(error))
         return False
     finally:
-        await probe.stop()
+        await stop(probe)
     return True
+
+
+STOP_TIMEOUT_S = 5.0
+
+
+async def stop(client: Any) -> None:
+    """Stop a client, whatever state it and its broker are in: it has nothing left to save, and would wait for both."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await client.stop()
+    except Exception as error:
+        log.debug("cleanup.failed", reason=explain(error))

@@ -11,11 +11,12 @@ T = TypeVar("T")
 class Work(Generic[T]):
     """One piece of work: the records up to (not including) offset `end`, and what came of them."""
 
-    __slots__ = ("end", "outputs", "records")
+    __slots__ = ("end", "outputs", "records", "size_bytes")
 
-    def __init__(self, end: int, records: int) -> None:
+    def __init__(self, end: int, records: int, size_bytes: int) -> None:
         self.end = end
         self.records = records
+        self.size_bytes = size_bytes
         self.outputs: list[T] | None = None
 
 
@@ -51,12 +52,17 @@ class Ledger(Generic[T]):
         return sum(work.records for work in self._pending)
 
     @property
+    def size_bytes(self) -> int:
+        """Size of those records."""
+        return sum(work.size_bytes for work in self._pending)
+
+    @property
     def ready(self) -> bool:
         """Whether `take` would move on."""
         return bool(self._pending) and self._pending[0].outputs is not None
 
-    def begin(self, end: int, records: int) -> Work[T]:
-        """Take the work of `records` records up to (not including) offset `end`.
+    def begin(self, end: int, records: int, size_bytes: int = 0) -> Work[T]:
+        """Take the work of `records` records, of this size, up to (not including) offset `end`.
 
         Raises:
             ValueError: `end` does not lie beyond what was begun already.
@@ -64,7 +70,7 @@ class Ledger(Generic[T]):
         if end <= self._end:
             raise ValueError(f"offset {end} was begun already (at {self._end})")
         self._end = end
-        work: Work[T] = Work(end, records)
+        work: Work[T] = Work(end, records, size_bytes)
         self._pending.append(work)
         return work
 

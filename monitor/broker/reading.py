@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
 from monitor.broker.settings import KafkaSettings
+
+STALLED_S = 60.0
+"""Longer than a leader takes to be replaced; then the caller begins again with a new client."""
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 
@@ -23,19 +28,29 @@ async def read_range(
         start: First offset; the oldest one when None, or when it is no longer there.
         end: Where to stop; the partition's end as it is now when None.
         read_committed: Leave out aborted transactions.
+
+    Raises:
+        KafkaError, TimeoutError: the broker stopped answering.
     """
     reader = client.consumer(settings, group=None, read_committed=read_committed)
-    await reader.start()
     try:
+        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+            await reader.start()
         reader.assign([partition])
         oldest = (await reader.beginning_offsets([partition]))[partition]
         newest = (await reader.end_offsets([partition]))[partition]
         stop = newest if end is None else min(end, newest)
         reader.seek(partition, max(oldest, start or 0))
+        moved_at = time.monotonic()
         while await reader.position(partition) < stop:
-            for records in (await reader.getmany(timeout_ms=200, max_records=5000)).values():
+            batches = await reader.getmany(timeout_ms=200, max_records=5000)
+            if batches:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > STALLED_S:
+                raise TimeoutError(f"{partition.topic}-{partition.partition}: nothing came for {STALLED_S:.0f} s")
+            for records in batches.values():
                 wanted = [record for record in records if record.offset < stop]
                 if wanted:
                     yield wanted
     finally:
-        await reader.stop()
+        await client.stop(reader)

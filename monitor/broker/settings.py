@@ -70,6 +70,12 @@ class KafkaSettings(Settings):
         ge=10,
         description="Records held per partition before it is paused; it resumes at half of this. Bounds memory.",
     )
+    backlog_mib: int = Field(
+        64,
+        ge=1,
+        description="Size in MiB of the records that one role holds, shared by its partitions, before they are paused. "
+        "Bounds memory when documents are large.",
+    )
     partitions: int = Field(4, ge=1, le=1000, description="Partitions of topics that Babelwatch creates.")
     replication_factor: int = Field(-1, description="Of topics that Babelwatch creates; -1: the broker's default.")
 

@@ -16,7 +16,10 @@ from aiokafka.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from monitor.broker import client
+from monitor.broker.committed import Committed, fetch_committed
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -48,6 +51,10 @@ class PartitionLostError(Exception):
     """Another member owns the partition now: what is in flight must be forgotten, not repeated."""
 
 
+WRITE_TIMEOUT_S = 40.0
+"""Beyond the transaction timeout (30 s), after which the broker has aborted it anyway. Without it a client that spins on a
+dead coordinator (aiokafka#905) would hold its partition for ever."""
+
 _LOST = (
     ProducerFenced,
     InvalidProducerEpoch,
@@ -61,15 +68,17 @@ _LOST = (
 class Writer(Protocol):
     """Where the outputs of one input partition go."""
 
-    async def start(self) -> None:
-        """Become the partition's only writer."""
+    async def start(self) -> Committed | None:
+        """Become the partition's only writer, and only then ask where the group stands; None when nowhere yet."""
 
-    async def write(self, outputs: Sequence[Output], next_offset: int) -> None:
+    async def write(self, outputs: Sequence[Output], next_offset: int, note: str = "") -> None:
         """Make outputs and offset durable; when it returns they are, when it raises none may be relied on.
+
+        `note` is kept beside the offset, until the next write.
 
         Raises:
             PartitionLostError: another member owns the partition.
-            KafkaError: the broker did not take it; the partition must be re-opened from its committed offset.
+            KafkaError, TimeoutError: the broker did not take it; the partition must be re-opened from its committed offset.
         """
 
     async def stop(self) -> None:
@@ -99,27 +108,27 @@ class TransactionalWriter:
         self._group = group
         self._partition = partition
 
-    async def start(self) -> None:
-        """Fence older writers; their open transaction is aborted by the broker."""
-        await self._producer.start()
+    async def start(self) -> Committed | None:
+        """Fence older writers: the broker settles their transaction, which then counts or does not."""
+        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+            await self._producer.start()
+            return await fetch_committed(self._producer.client, self._group, self._partition)
 
-    async def write(self, outputs: Sequence[Output], next_offset: int) -> None:
-        """One transaction: see `Writer.write`."""
+    async def write(self, outputs: Sequence[Output], next_offset: int, note: str = "") -> None:
+        """One transaction: see `Writer.write`. One that fails is left to the broker, which aborts it for our successor."""
+        offsets = {self._partition: OffsetAndMetadata(next_offset, note)}
         try:
-            await self._producer.begin_transaction()
-            try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._producer.begin_transaction()
                 await _send_all(self._producer, outputs)
-                await self._producer.send_offsets_to_transaction({self._partition: next_offset}, self._group)
-            except BaseException:
-                await self._producer.abort_transaction()
-                raise
-            await self._producer.commit_transaction()
+                await self._producer.send_offsets_to_transaction(offsets, self._group)
+                await self._producer.commit_transaction()
         except _LOST as error:
             raise PartitionLostError(str(self._partition)) from error
 
     async def stop(self) -> None:
-        """Close the producer; a transaction still open is aborted by its successor."""
-        await self._producer.stop()
+        """Close the producer."""
+        await client.stop(self._producer)
 
 
 class PlainWriter:
@@ -132,14 +141,18 @@ class PlainWriter:
         self._consumer = consumer
         self._partition = partition
 
-    async def start(self) -> None:
+    async def start(self) -> Committed | None:
         """The shared producer is started by its owner."""
+        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+            offset = await self._consumer().committed(self._partition)
+        return Committed(offset) if offset is not None else None
 
-    async def write(self, outputs: Sequence[Output], next_offset: int) -> None:
+    async def write(self, outputs: Sequence[Output], next_offset: int, note: str = "") -> None:
         """All outputs acknowledged, then the offset: see `Writer.write`."""
-        await _send_all(self._producer, outputs)
         try:
-            await self._consumer().commit({self._partition: next_offset})
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await _send_all(self._producer, outputs)
+                await self._consumer().commit({self._partition: OffsetAndMetadata(next_offset, note)})
         except _LOST as error:
             raise PartitionLostError(str(self._partition)) from error
 

@@ -67,8 +67,8 @@ class _Progress(msgspec.Struct):
     version: int = STATE_VERSION
     sources: dict[str, int] = msgspec.field(default_factory=dict)
     """By `topic/partition`: how far its event time has come."""
-    idle: set[str] = msgspec.field(default_factory=set)
-    """Sources that are not waited for until they speak again."""
+    idle: dict[str, int] = msgspec.field(default_factory=dict)
+    """Sources that are silent, and how far any source had come when they last said so: ms."""
     expected: dict[str, int] = msgspec.field(default_factory=dict)
     """By topic: how many partitions it has."""
     closed_ms: int = 0
@@ -133,7 +133,8 @@ class Detector:
             if message.entity not in self._entities:
                 continue
             bucket_ms = message.published_ms - message.published_ms % self._length_ms
-            if bucket_ms < progress.closed_ms:
+            # By its own partition's clock first: how far the others are depends on how fast each is read.
+            if bucket_ms < max(progress.closed_ms, self._closed_at(message.clock_ms)):
                 progress.late += 1
                 continue
             key = (message.entity, bucket_ms)
@@ -149,33 +150,41 @@ class Detector:
     def _take_watermark(self, message: Watermark) -> None:
         progress = self._progress
         source = f"{message.topic}/{message.partition}"
-        progress.sources[source] = max(message.time_ms, progress.sources.get(source, 0))
+        time_ms = max(message.time_ms, progress.sources.get(source, 0))
+        if message.still_idle:
+            time_ms = max(time_ms, progress.idle.get(source, 0))
+        progress.sources[source] = time_ms
         progress.expected[message.topic] = max(message.partitions, progress.expected.get(message.topic, 0))
         if message.idle:
-            progress.idle.add(source)
+            progress.idle[source] = max(progress.sources.values())
         else:
-            progress.idle.discard(source)
+            progress.idle.pop(source, None)
+
+    def _closed_at(self, watermark_ms: int) -> int:
+        """End of the last bucket that is over at a watermark."""
+        safe_ms = watermark_ms - self._settings.allowed_lateness_s * 1000
+        return safe_ms - safe_ms % self._length_ms
 
     @property
     def watermark_ms(self) -> int | None:
         """Event time before which no opinion is waited for; None until every source has spoken.
 
-        The least over the sources that are not idle; when all are, everything there is has been read, and the furthest
-        counts. Opinions do not move it: then the order of arrival would matter.
+        The least over the sources. One that is silent comes along one claim behind the others: when it says that it is
+        *still* idle, it was read to its end after it had said so before, and so after all that the others had said by
+        then. A partition whose reader died makes no claims, and is waited for. Opinions do not move the watermark: then
+        the order of arrival would matter.
         """
         sources = self._progress.sources
         if not sources or len(sources) < sum(self._progress.expected.values()):
             return None
-        speaking = [time for source, time in sources.items() if source not in self._progress.idle]
-        return min(speaking) if speaking else max(sources.values())
+        return min(sources.values())
 
     def advance(self) -> list[Alert]:
         """Close every bucket that is over by the watermark and the allowed lateness, in order; returns the alerts."""
         watermark_ms = self.watermark_ms
         if watermark_ms is None:
             return []
-        safe_ms = watermark_ms - self._settings.allowed_lateness_s * 1000
-        end_ms = safe_ms - safe_ms % self._length_ms
+        end_ms = self._closed_at(watermark_ms)
         if end_ms <= self._progress.closed_ms:
             return []
         alerts: list[Alert] = []

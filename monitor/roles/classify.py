@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -23,7 +23,7 @@ from monitor.inference.classifier import Classifier
 from monitor.inference.results import Classification, Failure, Outcome
 from monitor.metrics import Metrics
 from monitor.records import SENTIMENTS, Opinion, Origin, Watermark, encode
-from monitor.roles.lane import IDLE_S
+from monitor.roles.lane import IDLE_S, Start
 
 log = structlog.get_logger("monitor.classify")
 
@@ -51,7 +51,6 @@ class ClassifyProcessor:
         partition: Of the documents topic.
         document_partitions: Number of partitions of the documents topic: a detector waits for each.
         opinion_partitions: Number of partitions of the opinions topic: each gets the watermarks.
-        committed: Asks for the group's committed offset: the window of repeats before it is read again.
     """
 
     chunk = CHUNK
@@ -68,7 +67,6 @@ class ClassifyProcessor:
         preparer: Preparer,
         classifier: Classifier,
         metrics: Metrics,
-        committed: Callable[[TopicPartition], Awaitable[int | None]],
     ) -> None:
         self._partition = partition
         self._kafka = kafka
@@ -78,21 +76,21 @@ class ClassifyProcessor:
         self._preparer = preparer
         self._classifier = classifier
         self._metrics = metrics
-        self._committed = committed
         self._duplicates = Duplicates()
         self._clock = EventClock()
-        self._promised: tuple[int, bool] | None = None
+        self._promised: int | None = None
+        self._idle = False
         # What the model said of the first of each text lately, or (after a restart) the text to ask it again.
         self._firsts: OrderedDict[str, _Promise | Prepared] = OrderedDict()
 
-    async def restore(self) -> int | None:
+    async def restore(self, start: Start) -> int | None:
         """Read the window before the committed offset again: repeats and event time are functions of those records."""
-        position = await self._committed(self._partition)
+        position = start.offset
         if not position:
             return None
         begun = time.monotonic()
-        start = max(0, position - WINDOW_RECORDS)
-        async for records in read_range(self._kafka, self._partition, start=start, end=position, read_committed=True):
+        oldest = max(0, position - WINDOW_RECORDS)
+        async for records in read_range(self._kafka, self._partition, start=oldest, end=position, read_committed=True):
             batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
             for published_ms in batch.times_ms:
                 self._clock.observe(published_ms)
@@ -124,9 +122,12 @@ class ClassifyProcessor:
             self._promise(item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of)
             for item in batch.prepared
         ]
-        for published_ms in batch.times_ms:
-            self._clock.observe(published_ms)
-        return self._outputs(batch, answers, self._clock.time_ms, {record.offset: record for record in records})
+        by_offset = {record.offset: record for record in records}
+        refused = {item.raw.origin.offset for item in batch.refused}
+        read = [offset for offset in by_offset if offset not in refused]
+        clocks = {o: self._clock.observe(t) or 0 for o, t in zip(read, batch.times_ms, strict=True)}
+        self._idle = False
+        return self._outputs(batch, answers, self._clock.time_ms, by_offset, clocks)
 
     def _remember(self, first: str, value: _Promise | Prepared) -> None:
         self._firsts[first] = value
@@ -145,6 +146,7 @@ class ClassifyProcessor:
         answers: list[_Promise],
         time_ms: int | None,
         records: dict[int, ConsumerRecord[bytes, bytes]],
+        clocks: dict[int, int],
     ) -> list[Output]:
         outputs: list[Output] = []
         for refused in batch.refused:
@@ -159,7 +161,7 @@ class ClassifyProcessor:
                 self._metrics.model_errors.labels(outcome.reason).inc()
                 continue
             self._metrics.documents.labels("opinion").inc()
-            outputs += self._opinions(item, outcome, _trace(record))
+            outputs += self._opinions(item, outcome, clocks[record.offset], _trace(record))
         self._metrics.documents.labels("rejected").inc(len(batch.refused))
         self._metrics.documents.labels("unmatched").inc(batch.unmatched)
         self._metrics.documents.labels("duplicate").inc(batch.duplicates)
@@ -167,7 +169,7 @@ class ClassifyProcessor:
         self._metrics.document_age.observe(max(0.0, time.time() - newest / 1000))
         return outputs + self._watermarks(time_ms)
 
-    def _opinions(self, item: Prepared, said: Classification, headers: Headers) -> list[Output]:
+    def _opinions(self, item: Prepared, said: Classification, clock_ms: int, headers: Headers) -> list[Output]:
         document, verdict = item.document, item.verdict
         repost_of = verdict.of if verdict.kind is Kind.REPOST else ""
         if repost_of:
@@ -181,7 +183,7 @@ class ClassifyProcessor:
                 lang=document.lang, sentiment=said.sentiment, topic=said.topic, text=document.text[:EVIDENCE_CHARS],
                 source=document.source, author=document.author, url=document.url, reach=document.reach,
                 fingerprint=verdict.fingerprint, repost_of=repost_of, embedding=embedding, bundle=said.bundle,
-                origin=document.origin,
+                origin=document.origin, clock_ms=clock_ms,
             )  # fmt: skip
             self._metrics.opinions.labels(entity, document.lang, sentiment).inc()
             if said.topic:
@@ -191,22 +193,25 @@ class ClassifyProcessor:
         return outputs
 
     async def idle(self) -> list[Output]:
-        """Read to the end and silent: tell the detectors not to wait for this partition."""
-        return self._watermarks(self._clock.time_ms or 0, idle=True)
+        """Read to the end and silent: tell the detectors, so that they need not wait for this partition."""
+        claims = self._mark(self._clock.time_ms or 0, idle=True, still_idle=self._idle)
+        self._idle = True
+        return claims
 
-    def _watermarks(self, time_ms: int | None, *, idle: bool = False) -> list[Output]:
-        """Behind the opinions it covers, to every partition of the opinions topic, when there is something new to say."""
-        if time_ms is None or (time_ms, idle) == self._promised:
+    def _watermarks(self, time_ms: int | None) -> list[Output]:
+        """Behind the opinions it covers, when there is something new to say."""
+        if time_ms is None or time_ms == self._promised:
             return []
-        self._promised = (time_ms, idle)
+        self._promised = time_ms
+        return self._mark(time_ms)
+
+    def _mark(self, time_ms: int, *, idle: bool = False, still_idle: bool = False) -> list[Output]:
+        """A watermark to every partition of the opinions topic."""
         source = self._partition
         watermark = Watermark(
-            topic=source.topic,
-            partition=source.partition,
-            time_ms=time_ms,
-            partitions=self._document_partitions,
-            idle=idle,
-        )
+            topic=source.topic, partition=source.partition, time_ms=time_ms, partitions=self._document_partitions,
+            idle=idle, still_idle=still_idle,
+        )  # fmt: skip
         key = f"watermark|{source.topic}|{source.partition}".encode()
         value = encode(watermark)
         return [

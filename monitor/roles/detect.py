@@ -18,7 +18,7 @@ from monitor.detection.detector import Detector, EntityInfo
 from monitor.errors import BrokerError
 from monitor.metrics import Metrics
 from monitor.records import Alert, Opinion, Origin, Watermark, cloud_event, decode_opinion_message, encode
-from monitor.roles.lane import IDLE_S
+from monitor.roles.lane import IDLE_S, Start
 
 log = structlog.get_logger("monitor.detect")
 
@@ -69,7 +69,7 @@ class DetectProcessor:
         self.entities: dict[str, EntityInfo] | None = None
         """Set to a new watchlist; taken over before the next unit of work, in its thread."""
 
-    async def restore(self) -> int | None:
+    async def restore(self, start: Start) -> int | None:
         """Read the partition's state rows and rebuild the detector; its position comes with them."""
         started = time.monotonic()
         rows = await self._read_state()
@@ -78,7 +78,7 @@ class DetectProcessor:
         seconds = time.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
         log.info("state.restored", partition=self._partition.partition, rows=len(rows), seconds=round(seconds, 3))
-        return msgspec.json.decode(position, type=Position).offset if position is not None else None
+        return msgspec.json.decode(position, type=Position).offset if position is not None else start.offset
 
     async def _read_state(self) -> dict[bytes, bytes]:
         """The newest committed value of each key of our state partition."""

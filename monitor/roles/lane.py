@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker.client import explain
+from monitor.broker.committed import Committed
 from monitor.broker.offsets import Ledger, Work
 from monitor.broker.writer import KafkaError, Output, PartitionLostError, Writer, squash
 
@@ -24,6 +25,22 @@ is written; more would only hold memory."""
 REOPEN_FIRST_S, REOPEN_LAST_S = 0.5, 15.0
 
 
+BEGUN = "begun "
+"""The note beside an offset at which work began; a commit of finished work takes it away."""
+
+CARE_AFTER = 2
+"""So many times work was begun at one offset and never ended: no coincidence any more (a kill, a host that went away)."""
+
+
+class Start(NamedTuple):
+    """Where a lane begins."""
+
+    offset: int | None
+    """The group's committed offset, None when there is none."""
+    careful_until: int = 0
+    """Records before this offset ended the process, or the lane, the last times: find out which, and refuse it."""
+
+
 class Processor(Protocol):
     """What a role does with the records of one partition; made anew when the partition is (re)opened."""
 
@@ -31,8 +48,8 @@ class Processor(Protocol):
     def chunk(self) -> int:
         """Most records that one `start` takes: a unit of work, and of what a crash repeats."""
 
-    async def restore(self) -> int | None:
-        """Bring back the state; returns the offset to go on from, or None for the group's committed one."""
+    async def restore(self, start: Start) -> int | None:
+        """Bring back the state; returns the offset to go on from, or None for the oldest there is."""
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Take records; called in order, one call at a time. The awaitable gives the outputs when they are ready."""
@@ -42,12 +59,12 @@ class Processor(Protocol):
         """How long nothing must have come before `idle` is asked, again and again while nothing comes."""
 
     async def idle(self) -> list[Output]:
-        """What is to be written when everything was read and nothing came for `idle_s`."""
+        """What is to be written each time that everything was read and nothing came for `idle_s`."""
 
 
-IDLE_S = 10.0
-"""Silence after which a partition that was read to its end is idle. Far below the lateness that detectors allow (minutes):
-a document that ends the silence is never late by it."""
+IDLE_S = 5.0
+"""Silence after which a partition that was read to its end says that it is idle; it says so again after each such silence.
+Twice this is what one silent partition delays the alerts of the others."""
 
 
 class Lane:
@@ -57,7 +74,7 @@ class Lane:
         partition: The input partition.
         new_processor: Makes a processor with no state.
         new_writer: Makes a writer; starting it fences older ones.
-        committed: Asks the broker for the group's committed offset, None when there is none.
+        at_end: Asks the broker whether the partition has been read to its end.
         opened: Called with the position when the lane can take records from it.
         commit_interval_s: Least time between commits.
         on_commit: Called after each commit with the number of outputs and the seconds it took.
@@ -69,7 +86,7 @@ class Lane:
         *,
         new_processor: Callable[[], Processor],
         new_writer: Callable[[], Writer],
-        committed: Callable[[], Awaitable[int | None]],
+        at_end: Callable[[TopicPartition], Awaitable[bool]],
         opened: Callable[[TopicPartition, int | None], Awaitable[None]],
         commit_interval_s: float,
         on_commit: Callable[[int, float], None],
@@ -78,22 +95,27 @@ class Lane:
         self.ready = False
         self.lost = False
         self.processor: Processor | None = None
+        self.behind_since: float | None = None
+        """Since when nothing came although the partition holds more (`time.monotonic`); None while all is well."""
         self._new_processor = new_processor
         self._new_writer = new_writer
-        self._committed = committed
+        self._at_end = at_end
         self._opened = opened
         self._commit_interval_s = commit_interval_s
         self._on_commit = on_commit
         self._queue: deque[Sequence[ConsumerRecord[bytes, bytes]]] = deque()
         self._queued = 0
+        self._queued_bytes = 0
         self._chunk = 1
         self._expected: int | None = None
         self._ledger: Ledger[Output] = Ledger(0)
         self._asides: list[Output] = []
         self._writing = 0
+        self._writing_bytes = 0
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
         self._committed_once = asyncio.Event()
+        self._committing = False
         self._draining = False
         self._task: asyncio.Task[None] | None = None
 
@@ -101,6 +123,11 @@ class Lane:
     def backlog(self) -> int:
         """Records taken from the client and not yet committed."""
         return self._queued + self._ledger.records + self._writing
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Size of those records."""
+        return self._queued_bytes + self._ledger.size_bytes + self._writing_bytes
 
     @property
     def position(self) -> int | None:
@@ -122,6 +149,8 @@ class Lane:
         if records:
             self._expected = records[-1].offset + 1
             self._queued += len(records)
+            self._queued_bytes += _size(records)
+            self.behind_since = None
             self._changed.set()
 
     async def drain(self, deadline: float) -> bool:
@@ -152,7 +181,6 @@ class Lane:
             started = time.monotonic()
             writer = self._new_writer()
             try:
-                await writer.start()
                 await self._run(writer)
             except Exception as error:
                 self._report(_first(error), wait_s)
@@ -160,10 +188,12 @@ class Lane:
                 self.ready = False
                 self._queue.clear()
                 self._asides.clear()
-                self._queued = self._writing = 0
+                self._committing = False
+                self._queued = self._queued_bytes = self._writing = self._writing_bytes = 0
                 self._ledger = Ledger(0)
+                self.behind_since = None
                 self._committed_once.set()
-                await _quietly(writer.stop())
+                await writer.stop()
             if self.lost:
                 return
             wait_s = REOPEN_FIRST_S if time.monotonic() - started > REOPEN_LAST_S else min(wait_s * 2, REOPEN_LAST_S)
@@ -180,38 +210,68 @@ class Lane:
             log.error("partition.failed", **where, retry_in_s=wait_s, exc_info=error)
 
     async def _run(self, writer: Writer) -> None:
+        committed = await writer.start()
         processor = self._new_processor()
         self._chunk = processor.chunk
         self.processor = processor
-        position = await processor.restore()
-        if position is None:
-            position = await self._committed()
+        begun = _begun(committed)
+        careful_until = committed.offset + MAX_CONCURRENT * self._chunk if committed and begun >= CARE_AFTER else 0
+        if careful_until:
+            log.warning("partition.careful", topic=self.partition.topic, partition=self.partition.partition,
+                        offset=committed.offset if committed else 0, attempts=begun)  # fmt: skip
+        position = await processor.restore(Start(committed.offset if committed else None, careful_until))
         self._ledger = Ledger(position or 0)
         self._expected = position or 0
         self.ready = True
         await self._opened(self.partition, position)
         # A group, so that the first failure ends the others and the lane is opened anew.
         async with asyncio.TaskGroup() as group:
-            slots = asyncio.Semaphore(MAX_CONCURRENT)
-            group.create_task(self._process(processor, group, slots))
-            group.create_task(self._commit(writer))
+            group.create_task(self._process(processor, group, writer, begun))
 
-    async def _process(self, processor: Processor, group: asyncio.TaskGroup, slots: asyncio.Semaphore) -> None:
+    async def _process(self, processor: Processor, group: asyncio.TaskGroup, writer: Writer, begun: int) -> None:
+        slots = asyncio.Semaphore(MAX_CONCURRENT)
+        one_at_a_time = asyncio.Lock()
+        group.create_task(self._commit(writer, one_at_a_time))
+        await self._await_records(processor)
+        async with one_at_a_time:
+            # On record before the first record is touched: whoever finds this note knows that work here never ended.
+            await writer.write([], self._ledger.end, f"{BEGUN}{begun + 1}")
         while True:
-            while not self._queue:
-                self._changed.clear()
-                try:
-                    await asyncio.wait_for(self._changed.wait(), processor.idle_s)
-                except TimeoutError:
-                    if not self.backlog:
-                        self._asides += await processor.idle()
-                        self._finished.set()
             await slots.acquire()
             records = self._queue.popleft()
-            work = self._ledger.begin(records[-1].offset + 1, len(records))
+            size_bytes = _size(records)
+            work = self._ledger.begin(records[-1].offset + 1, len(records), size_bytes)
             self._queued -= len(records)
+            self._queued_bytes -= size_bytes
             result = await processor.start(records)
             group.create_task(self._finish(work, result, slots))
+            await self._await_records(processor)
+
+    async def _await_records(self, processor: Processor) -> None:
+        """Return when there are records; meanwhile say that the partition is idle, when it truly is."""
+        while not self._queue:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), processor.idle_s)
+            except TimeoutError:
+                await self._look_for_the_end(processor)
+
+    async def _look_for_the_end(self, processor: Processor) -> None:
+        if self.backlog or self._asides or self._committing:
+            # The next claim is checked only when the last one is written: what it vouches for lies before that.
+            return
+        try:
+            ended = await self._at_end(self.partition)
+        except (KafkaError, TimeoutError) as error:
+            # A broker that does not answer is not silence: what was written meanwhile would come late.
+            log.debug("end.unknown", partition=self.partition.partition, reason=explain(error))
+            return
+        if not ended:
+            self.behind_since = self.behind_since or time.monotonic()
+        elif not self._queue:
+            self.behind_since = None
+            self._asides = await processor.idle()
+            self._finished.set()
 
     async def _finish(self, work: Work[Output], result: Awaitable[list[Output]], slots: asyncio.Semaphore) -> None:
         try:
@@ -220,7 +280,7 @@ class Lane:
             slots.release()
         self._finished.set()
 
-    async def _commit(self, writer: Writer) -> None:
+    async def _commit(self, writer: Writer, one_at_a_time: asyncio.Lock) -> None:
         last = 0.0
         while True:
             while not self._ledger.ready and not self._asides:
@@ -232,14 +292,18 @@ class Lane:
                 await asyncio.sleep(min(wait_s, 0.05))
                 continue
             last = time.monotonic()
-            before = self._ledger.records
+            before, before_bytes = self._ledger.records, self._ledger.size_bytes
             outputs, offset = self._ledger.take()
             outputs += self._asides
             self._asides = []
+            self._committing = True
             self._writing = before - self._ledger.records
+            self._writing_bytes = before_bytes - self._ledger.size_bytes
             outputs = squash(outputs)
-            await writer.write(outputs, offset)
-            self._writing = 0
+            async with one_at_a_time:
+                await writer.write(outputs, offset)
+            self._writing = self._writing_bytes = 0
+            self._committing = False
             self._committed_once.set()
             self._on_commit(len(outputs), time.monotonic() - last)
 
@@ -251,9 +315,11 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _quietly(cleanup: Awaitable[Any]) -> None:
-    """A clean-up that fails has nothing left to save."""
-    try:
-        await cleanup
-    except Exception as error:
-        log.debug("cleanup.failed", reason=str(error))
+def _size(records: Sequence[ConsumerRecord[bytes, bytes]]) -> int:
+    return sum(max(record.serialized_value_size, 0) for record in records)
+
+
+def _begun(committed: Committed | None) -> int:
+    """How often work was begun at this offset and did not end."""
+    count = committed.note.removeprefix(BEGUN) if committed and committed.note.startswith(BEGUN) else ""
+    return int(count) if count.isdecimal() else 0

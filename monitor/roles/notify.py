@@ -20,7 +20,7 @@ from monitor.broker.settings import TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
 from monitor.records import Alert, Origin, decode_alert_event
-from monitor.roles.lane import IDLE_S
+from monitor.roles.lane import IDLE_S, Start
 from monitor.sinks.base import Delivered, Outcome, Rejected, Retry, Sink, SinkSettings, retry_delay, routes
 
 log = structlog.get_logger("monitor.notify")
@@ -68,9 +68,9 @@ class NotifyProcessor:
         self._on_alert = on_alert
         self._seen: OrderedDict[str, None] = OrderedDict()
 
-    async def restore(self) -> int | None:
+    async def restore(self, start: Start) -> int | None:
         """There is no state but the committed offset."""
-        return None
+        return start.offset
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Deliver in order; only then take more."""

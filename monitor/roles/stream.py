@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
@@ -22,6 +21,12 @@ log = structlog.get_logger("monitor.stream")
 
 POLL_S = 0.1
 """How long one fetch waits for records; also how soon pauses and a stop are noticed."""
+
+ASK_TIMEOUT_S = 10.0
+"""For one question to a broker, within a rebalance or before a partition is called idle."""
+
+STUCK_S = 120.0
+"""After so long without a record, although there are some, the client is made anew; longer than any fail-over of a leader."""
 
 REVOKE_DRAIN_S = 5.0
 """Within a rebalance the whole group waits for us; what is not done by then is read again by the next owner."""
@@ -89,16 +94,26 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def run(self, stopping: asyncio.Event, *, drain_s: float) -> None:
         """Work until `stopping` is set, then finish what was taken within `drain_s` seconds and leave the group."""
-        await client.patiently(f"joining {self.group}", self._join, stopping=stopping)
-        self.beat_at, self.started = time.monotonic(), True
-        try:
-            while not stopping.is_set():
-                await self._poll_once()
-            await self._drain(drain_s)
-        finally:
-            await self._leave()
+        while not stopping.is_set():
+            await client.patiently(f"joining {self.group}", self._join, stopping=stopping)
+            self.beat_at, self.started = time.monotonic(), True
+            try:
+                while not stopping.is_set() and not self._stuck():
+                    await self._poll_once()
+                await self._drain(drain_s)
+            finally:
+                await self._leave()
+
+    def _stuck(self) -> bool:
+        """A client that silently stopped to fetch (aiokafka#1037): the broker answers that there is more, and nothing comes."""
+        limit = time.monotonic() - STUCK_S
+        stuck = [lane for lane in self._lanes.values() if lane.behind_since is not None and lane.behind_since < limit]
+        if stuck:
+            log.error("client.stuck", role=self.name, partitions=[lane.partition.partition for lane in stuck])
+        return bool(stuck)
 
     async def _join(self) -> None:
+        self._assigned_once = False
         consumer = client.consumer(self._settings, group=self.group, read_committed=self._transactions)
         try:
             if not self._transactions:
@@ -106,9 +121,9 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._producer.start()
             await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await client.stop(consumer)
             if self._producer is not None:
-                await self._producer.stop()
+                await client.stop(self._producer)
             raise
         self._consumer = consumer
         consumer.subscribe([self.topic], listener=self)
@@ -134,23 +149,26 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         """Pause what is full, resume at half: hysteresis, since a pause throws away what was fetched ahead."""
         assert self._consumer is not None
         full = self._settings.backlog_records
+        full_bytes = (self._settings.backlog_mib << 20) // max(1, len(self._lanes))
         assigned = self._consumer.assignment()
         for partition, lane in self._lanes.items():
             if partition not in assigned or not lane.ready:
                 continue
             if partition in self._paused:
-                if lane.backlog <= full // 2:
+                if lane.backlog <= full // 2 and lane.backlog_bytes <= full_bytes // 2:
                     self._paused.discard(partition)
                     self._consumer.resume(partition)
-            elif lane.backlog >= full:
+            elif lane.backlog >= full or lane.backlog_bytes >= full_bytes:
                 self._paused.add(partition)
                 self._consumer.pause(partition)
                 self._metrics.paused.labels(self.name).inc()
 
     async def _reopen_lost(self) -> None:
         """A lane that another owner fenced while the group still says it is ours is opened anew."""
+        assert self._consumer is not None
+        assigned = self._consumer.assignment()
         for partition, lane in list(self._lanes.items()):
-            if lane.lost:
+            if lane.lost and partition in assigned:
                 await lane.close()
                 self._open(partition)
 
@@ -181,9 +199,11 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _still_ours(self, partition: TopicPartition, lane: Lane) -> bool:
         """Nobody committed past us: then nobody else had the partition meanwhile, and the lane's state is current."""
+        assert self._consumer is not None
         try:
-            return bool(await self.committed(partition) == lane.position)
-        except KafkaError:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return bool(await self._consumer.committed(partition) == lane.position)
+        except (KafkaError, TimeoutError):
             return False
 
     def _open(self, partition: TopicPartition) -> None:
@@ -195,7 +215,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             partition,
             new_processor=lambda: self.new_processor(partition),
             new_writer=lambda: self._new_writer(partition),
-            committed=lambda: self.committed(partition),
+            at_end=self._read_to_end,
             opened=self._opened,
             commit_interval_s=self._settings.commit_interval_s,
             on_commit=self._count_commit,
@@ -213,11 +233,12 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.seek(partition, position)
         self._consumer.resume(partition)
 
-    async def committed(self, partition: TopicPartition) -> int | None:
-        """The group's committed offset, None when there is none."""
+    async def _read_to_end(self, partition: TopicPartition) -> bool:
         assert self._consumer is not None
-        offset: int | None = await self._consumer.committed(partition)
-        return offset
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            end = (await self._consumer.end_offsets([partition]))[partition]
+            # The client's own position: it lies behind the markers of transactions, which are no records.
+            return bool(await self._consumer.position(partition) >= end)
 
     def _new_writer(self, partition: TopicPartition) -> Writer:
         if self._transactions:
@@ -244,7 +265,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _leave(self) -> None:
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
-        closing: list[Any] = [c.stop() for c in (self._consumer, self._producer) if c is not None]
-        for outcome in await asyncio.gather(*closing, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                log.debug("cleanup.failed", reason=str(outcome))
+        self._lanes.clear()
+        self._paused.clear()
+        await asyncio.gather(*(client.stop(c) for c in (self._consumer, self._producer) if c is not None))
+        self._consumer = self._producer = None

@@ -14,6 +14,7 @@ from monitor.broker import client
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
+from monitor.roles.lane import Start
 from monitor.roles.stream import StreamRole
 
 
@@ -27,8 +28,8 @@ class Copier:
         self.pause_s = pause_s
         self.fail_on = fail_on or set()
 
-    async def restore(self) -> int | None:
-        return None
+    async def restore(self, start: Start) -> int | None:
+        return start.offset
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         return self._copy(records)

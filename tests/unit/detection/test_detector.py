@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,10 +53,13 @@ def opinions(
     return found
 
 
-def mark(minute: int, *, partition: int = 0, partitions: int = 1, idle: bool = False) -> Watermark:
+def mark(
+    minute: int, *, partition: int = 0, partitions: int = 1, idle: bool = False, still_idle: bool = False
+) -> Watermark:
     return Watermark(
-        topic="t", partition=partition, time_ms=START_MS + minute * MINUTE_MS, partitions=partitions, idle=idle
-    )
+        topic="t", partition=partition, time_ms=START_MS + minute * MINUTE_MS, partitions=partitions,
+        idle=idle or still_idle, still_idle=still_idle,
+    )  # fmt: skip
 
 
 def make(state: dict[bytes, bytes] | None = None) -> Detector:
@@ -172,16 +176,44 @@ def test_repeats_and_late_ones_are_counted_and_not_judged(stream: list[list[Opin
     assert [alert.id for alert in alerts] == [alert.id for alert in expected]
 
 
-def test_nothing_closes_before_every_source_has_spoken_and_an_idle_one_is_not_waited_for() -> None:
+def test_nothing_closes_before_every_source_has_spoken_and_a_silent_one_comes_along_one_claim_behind() -> None:
     detector = make()
-    detector.observe([mark(500, partition=0, partitions=3), mark(400, partition=1, partitions=3)])
-    assert detector.watermark_ms is None
-    detector.observe([mark(0, partition=2, partitions=3, idle=True)])
-    assert detector.watermark_ms == START_MS + 400 * MINUTE_MS
-    detector.observe([mark(450, partition=2, partitions=3), mark(600, partition=1, partitions=3)])
-    assert detector.watermark_ms == START_MS + 450 * MINUTE_MS
-    detector.observe([mark(600, partition=p, partitions=3, idle=True) for p in range(3)])
-    assert detector.watermark_ms == START_MS + 600 * MINUTE_MS
+
+    def after(*marks: Watermark) -> int | None:
+        detector.observe(marks)
+        watermark_ms = detector.watermark_ms
+        return None if watermark_ms is None else (watermark_ms - START_MS) // MINUTE_MS
+
+    assert after(mark(500, partition=0, partitions=3), mark(400, partition=1, partitions=3)) is None
+    # The first claim vouches for nothing: the check behind it may be older than what the others have said since.
+    assert after(mark(1, partition=2, partitions=3, idle=True)) == 1
+    assert after(mark(700, partition=0, partitions=3), mark(700, partition=1, partitions=3)) == 1
+    assert after(mark(1, partition=2, partitions=3, still_idle=True)) == 500
+    # Its reader died: however far the others come, nothing is closed over what it may hold.
+    assert after(mark(900, partition=0, partitions=3), mark(900, partition=1, partitions=3)) == 500
+    # A new reader begins anew: no claim of the old one is carried on.
+    assert after(mark(1, partition=2, partitions=3, idle=True)) == 500
+    assert after(mark(1, partition=2, partitions=3, still_idle=True)) == 900
+    # It speaks again, of what happened meanwhile.
+    assert after(mark(880, partition=2, partitions=3), mark(950, partition=0, partitions=3)) == 900
+    assert after(mark(940, partition=2, partitions=3), mark(950, partition=1, partitions=3)) == 940
+    # All are silent: everything was read, and the furthest counts.
+    for _ in range(2):
+        last = after(*(mark(900, partition=p, partitions=3, still_idle=True) for p in range(3)))
+    assert last == 950
+
+
+def test_an_opinion_late_in_its_own_partition_is_late_however_slowly_the_others_are_read() -> None:
+    opinion = Opinion(
+        id="d|air", document_id="d", entity="air", lang="en", text="x", published_ms=START_MS, sentiment=(1, 0, 0),
+        clock_ms=START_MS + 10 * MINUTE_MS,
+    )  # fmt: skip
+    detector = make()
+    detector.observe([mark(0, partition=1, partitions=2), opinion])
+    assert (detector.stats.opinions, detector.stats.late) == (0, 1)
+    in_time = msgspec.structs.replace(opinion, clock_ms=START_MS + 2 * MINUTE_MS)
+    detector.observe([in_time])
+    assert (detector.stats.opinions, detector.stats.late) == (1, 1)
 
 
 def test_a_new_watchlist_forgets_and_goes_on(stream: list[list[Opinion]]) -> None:

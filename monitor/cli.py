@@ -281,6 +281,31 @@ def evaluate(
 
 
 @app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The recipe's TOML file.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs; this one is `RUNS/NAME`.")] = Path("runs"),
+    changes: Annotated[list[str] | None, typer.Option("--set", help="`KEY=VALUE` to change the recipe by.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where fetched models are kept; ~/.cache/babelwatch.", show_default=False)
+    ] = None,
+) -> None:
+    """Train a classifier by a recipe; a run that was broken off goes on where it was."""
+    with _told_plainly():
+        from training.recipe import load_recipe
+        from training.run import run_recipe
+
+        checked = load_recipe(recipe, changes or ())
+        final = run_recipe(
+            checked,
+            recipe.parent,
+            runs,
+            cache=cache or Path.home() / ".cache" / "babelwatch",
+            say=lambda line: err.print(_escaped(line), highlight=False, soft_wrap=True),
+        )
+        out.print(f"[green]{final}[/] is the trained checkpoint", highlight=False)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     out.print(package_version("babelwatch"), highlight=False)

@@ -50,19 +50,20 @@ def read_texts(data_dir: Path) -> dict[str, list[str]]:
     for path in sorted(data_dir.glob("*/*.tsv")):
         if path.stem in _HELD_OUT:
             continue
-        for lang, text in _rows(path):
+        for lang, text in rows(path):
             texts[lang].append(text)
     if not texts:
         raise TrainingError("holds no */*.tsv with texts", where=str(data_dir), hint="point --data at the data folder")
     return dict(sorted(texts.items()))
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str]]:
+def rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Language code and text of each cell of a TSV file with `language` and `text`, or with one column a language."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = next(rows, [])
+        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        header = next(reader, [])
         codes: dict[tuple[str, bool], str] = {}
-        for row in rows:
+        for row in reader:
             if len(row) != len(header):
                 continue
             cells: Iterable[tuple[str, str]] = zip(header, row, strict=True)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
+from transformers.utils import logging
 
 from training.errors import TrainingError
 from training.vocabulary import pad_id
@@ -158,8 +159,21 @@ def save_classifier(model: Classifier, tokenizer: str, folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_classifier(folder: Path, dropout: float = 0.1) -> tuple[Classifier, str]:
+_DROPOUT = ("hidden_dropout_prob", "dropout", "resid_pdrop", "mlp_dropout", "embedding_dropout")
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "dropatt", "attn_pdrop")
+"""What the architectures call them in their configurations."""
+
+
+def load_classifier(
+    folder: Path, *, dropout: float = 0.1, attention_dropout: float = 0.0, head_dropout: float = 0.1
+) -> tuple[Classifier, str]:
     """A classifier and its tokenizer's content, as `save_classifier` wrote them.
+
+    Args:
+        folder: Of the checkpoint.
+        dropout: On states inside the encoder, where the architecture has it.
+        attention_dropout: On attention weights.
+        head_dropout: On the pooled state.
 
     Raises:
         TrainingError: The folder holds no such thing, or its parts do not fit together.
@@ -167,7 +181,12 @@ def load_classifier(folder: Path, dropout: float = 0.1) -> tuple[Classifier, str
     try:
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        encoder = AutoModel.from_pretrained(folder / "encoder", dtype=torch.float32)
+        config = AutoConfig.from_pretrained(folder / "encoder")
+        for names, rate in ((_DROPOUT, dropout), (_ATTENTION_DROPOUT, attention_dropout)):
+            for name in names:
+                if hasattr(config, name):
+                    setattr(config, name, rate)
+        encoder = _encoder(folder / "encoder", config)
         about = About(
             heads={head["name"]: tuple(head["labels"]) for head in facts["heads"]},
             **{
@@ -175,7 +194,7 @@ def load_classifier(folder: Path, dropout: float = 0.1) -> tuple[Classifier, str
                 for name in ("pooling", "max_length", "text_prefix", "base", "languages", "provenance")
             },
         )
-        model = Classifier(encoder, about, dropout)
+        model = Classifier(encoder, about, head_dropout)
         model.heads.load_state_dict(load_file(str(folder / "heads.safetensors")))
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -183,6 +202,15 @@ def load_classifier(folder: Path, dropout: float = 0.1) -> tuple[Classifier, str
             f"is no checkpoint of a classifier: {reason}", where=str(folder), hint="remove it, and train again"
         ) from None
     return model, tokenizer
+
+
+def _encoder(folder: Path, config: Any) -> nn.Module:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would tell of the pooler, which is not used here
+    try:
+        return cast(nn.Module, AutoModel.from_pretrained(folder, config=config, dtype=torch.float32))
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @torch.inference_mode()

@@ -132,11 +132,12 @@ def select(
     counts: Mapping[str, NDArray[np.float64]],
     size: int,
     trained: Container[str] = (),
+    trained_weight: float = TRAINED_WEIGHT,
 ) -> NDArray[np.int64]:
     """Choose the pieces to keep: those that save the most tokens over all languages.
 
     Kept in any case are the special pieces and the single characters. The rest are the pieces with the largest sum of
-    shares over the languages, each language counting once and a trained one `TRAINED_WEIGHT` times. The vocabulary's own
+    shares over the languages, each language counting once and a trained one `trained_weight` times. The vocabulary's own
     scores take part as one more language, for those without a corpus here.
 
     Args:
@@ -144,7 +145,8 @@ def select(
         special: Ids that stay.
         counts: Per language, shares that sum to 1; *Shape:* ``[pieces]``.
         size: Pieces to keep at most; at least the ones that stay in any case.
-        trained: Languages that the model was trained in.
+        trained: Languages that the model is trained in.
+        trained_weight: What one of these counts.
 
     Returns:
         Ids that are kept, ascending; *Shape:* ``[kept]``, ``kept <= size``.
@@ -158,7 +160,7 @@ def select(
     general[forced] = 0
     value = _GENERAL_WEIGHT * general / max(general.sum(), 1e-300)
     for lang, shares in counts.items():
-        value += (TRAINED_WEIGHT if lang in trained else 1.0) * shares
+        value += (trained_weight if lang in trained else 1.0) * shares
     value[forced] = np.inf
     order = np.argsort(-value, kind="stable")[:size]
     return np.sort(order[value[order] > 0]).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Labelled texts: read, mapped to one label scheme, cleaned, checked for leaks, split."""

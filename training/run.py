@@ -1,0 +1,151 @@
+"""A run: the stages of a recipe one after another, each in a folder of its own, each done once.
+
+    runs/NAME/data/        prepared examples and the data card
+    runs/NAME/vocabulary/  the encoder with its vocabulary cut, and fresh heads
+    runs/NAME/STAGE/       a checkpoint per stage of the recipe
+    runs/NAME/calibrate/   calibration and predictions of the validation texts
+    runs/NAME/final/       what the export reads
+    runs/NAME/work/STAGE/  what a stage needs to go on after a crash; removed when it is done
+    runs/NAME/logs/        TensorBoard
+
+A folder holds a `stage.json` with the fingerprint of all that went into it. When that still fits, the stage is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from training.files import whole_folder
+from training.recipe import Recipe, fingerprint
+from training.settings import Settings
+from training.stages import calibrate, finetune, vocabulary
+from training.stages import data as prepare
+from training.stages.settings import FinetuneSettings, TransferSettings
+
+RUN_FORMAT = 1
+"""Part of every fingerprint: raise it when a stage's results change for the same settings."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given."""
+
+    recipe: Recipe
+    recipe_folder: Path
+    """Relative paths of the recipe start here."""
+    settings: Any
+    """The stage's own part of the recipe."""
+    run: Path
+    name: str
+    """Of the stage: its folder in the run."""
+    data: Path
+    """Folder of the prepared data (`Dataset.load`)."""
+    model: Path
+    """Folder of the checkpoint that the stage before left (`model.load_classifier`)."""
+    work: Path
+    """Folder for what a crash must not cost; removed once the stage is done."""
+    cache: Path
+    """Where fetched models are kept."""
+    say: Callable[[str], None]
+    """Told of what happens, in one line."""
+
+
+class Stage(Protocol):
+    """A stage: fills `folder` (which takes its name when all is on disk) from what the context names."""
+
+    def __call__(self, context: Context, folder: Path) -> None:
+        """Do it all, or raise."""
+
+
+STAGES: Mapping[type[Settings], Stage] = {
+    FinetuneSettings: finetune.run,
+    TransferSettings: finetune.run,
+}
+"""By the settings of a recipe's stage. Each leaves a whole checkpoint (`model.save_classifier`) in its folder."""
+
+
+def run_recipe(
+    recipe: Recipe, recipe_folder: Path, runs: Path, *, cache: Path, say: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Run all stages that are not done yet.
+
+    Args:
+        recipe: Checked.
+        recipe_folder: Relative paths of the recipe start here.
+        runs: Folder of all runs.
+        cache: Where fetched models are kept.
+        say: Told of what happens, in one line.
+
+    Returns:
+        Folder of the final checkpoint.
+
+    Raises:
+        TrainingError: Of a stage; the stages before it stay done.
+    """
+    run = runs / recipe.name
+    chain = _Chain(recipe, recipe_folder, run, cache, say)
+    chain.stage(
+        "data",
+        prepare.run,
+        recipe.data,
+        recipe.seed,
+        [h.labels for h in recipe.heads.values()],
+        prepare.digest(recipe, recipe_folder),
+    )
+    chain.stage("vocabulary", vocabulary.run, recipe.vocabulary, recipe.encoder, leaves_model=True)
+    for place, settings in enumerate(recipe.stages):
+        chain.stage(recipe.folder(place), STAGES[type(settings)], settings, recipe.seed, leaves_model=True)
+    chain.stage("calibrate", calibrate.run, recipe.calibrate)
+    chain.stage("final", calibrate.assemble, recipe)
+    return run / "final"
+
+
+class _Chain:
+    """Stages that build on each other."""
+
+    def __init__(self, recipe: Recipe, folder: Path, run: Path, cache: Path, say: Callable[[str], None]) -> None:
+        self._recipe, self._folder, self._run, self._cache, self._say = recipe, folder, run, cache, say
+        self._print = fingerprint(RUN_FORMAT)
+        self._model = run
+
+    def stage(self, name: str, stage: Stage, settings: Any, *inputs: Any, leaves_model: bool = False) -> None:
+        """Run a stage unless its folder is there, made from the same."""
+        self._print = fingerprint(
+            self._print, name, settings, *[i.model_dump(mode="json") if isinstance(i, Settings) else i for i in inputs]
+        )
+        target, work = self._run / name, self._run / "work" / name
+        if _fingerprint_of(target) == self._print:
+            self._say(f"{name}: done before")
+        else:
+            if target.exists():
+                self._say(f"{name}: made from other settings or data; again")
+            if _fingerprint_of(work) != self._print:
+                shutil.rmtree(work, ignore_errors=True)
+                work.mkdir(parents=True)
+                _mark(work, self._print)
+            context = Context(
+                recipe=self._recipe, recipe_folder=self._folder, settings=settings, run=self._run, name=name,
+                data=self._run / "data", model=self._model, work=work, cache=self._cache, say=lambda line: self._say(f"{name}: {line}"),
+            )  # fmt: skip
+            with whole_folder(target) as draft:
+                stage(context, draft)
+                _mark(draft, self._print)
+            shutil.rmtree(work)
+        if leaves_model:
+            self._model = target
+
+
+def _mark(folder: Path, print_: str) -> None:
+    (folder / "stage.json").write_text(json.dumps({"fingerprint": print_}) + "\n")
+
+
+def _fingerprint_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "stage.json").read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return ""

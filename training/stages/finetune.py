@@ -1,0 +1,194 @@
+"""Stages `finetune` and `transfer`: supervised training of encoder and heads on the sources, or on some of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from training import sampling
+from training.data.examples import Dataset, Example
+from training.errors import TrainingError
+from training.loop import Plan, precision_of, train
+from training.metrics import macro_f1
+from training.model import Classifier, Texts, load_classifier, predict, save_classifier
+from training.stages.settings import LoopSettings, TransferSettings
+from training.tracking import Tracker
+
+if TYPE_CHECKING:
+    from training.run import Context
+
+
+def run(context: Context, folder: Path) -> None:
+    """The stage."""
+    settings: LoopSettings = context.settings
+    seed = context.recipe.seed if settings.seed is None else settings.seed
+    data = Dataset.load(context.data)
+    examples, weights = chosen(
+        data.train, settings, {s.name: s.weight for s in context.recipe.data.sources if s.split == "train"}
+    )
+    torch.manual_seed(seed)
+    model, tokenizer = load_classifier(
+        context.model,
+        dropout=settings.dropout,
+        attention_dropout=settings.attention_dropout,
+        head_dropout=settings.head_dropout,
+    )
+    prefix = context.recipe.encoder.text_prefix
+    texts = Texts(tokenizer, [example.text for example in examples], prefix, settings.max_length)
+    plan = make_plan(examples, texts, settings, weights, seed)
+    accelerator = Accelerator(mixed_precision="no")
+    evaluate = evaluator(model, tokenizer, data.validation, context, accelerator, settings)
+    tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
+    context.say(f"{len(examples):,} texts, {len(plan.batches):,} batches, {int(np.mean(texts.lengths))} tokens a text")
+    try:
+        progress = train(
+            model, plan, Supervised(examples, texts, settings, model, accelerator.device), settings,
+            seed=seed, work=context.work, accelerator=accelerator, evaluate=evaluate,
+            track=tracker.log, say=context.say,
+            unfreeze_every=settings.unfreeze_every if isinstance(settings, TransferSettings) else 0.0,
+        )  # fmt: skip
+    finally:
+        tracker.close()
+    drawn = Counter(place for batch in plan.batches for place in batch)
+    context.say(
+        f"{sum(drawn.values()) / max(progress.seconds, 1e-9):.0f} texts/s, best score {100 * progress.best_score:.2f}"
+    )
+    save_classifier(model, tokenizer, folder)
+    history = {
+        "losses": progress.losses,
+        "scores": progress.scores,
+        "seconds": round(progress.seconds, 1),
+        "texts": sum(drawn.values()),
+    }
+    (folder / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
+
+
+def chosen(
+    train_examples: Sequence[Example], settings: LoopSettings, weights: Mapping[str, float]
+) -> tuple[list[Example], dict[str, float]]:
+    """The examples that a stage trains on, and how much each source weighs: those named, and some of the others replayed.
+
+    Raises:
+        TrainingError: The sources named have no training texts.
+    """
+    weights = dict(weights)
+    if not settings.sources:
+        return list(train_examples), weights
+    named = [example for example in train_examples if example.source in settings.sources]
+    if not named:
+        raise TrainingError(
+            "none of its sources has texts for training", where="sources", hint=", ".join(settings.sources)
+        )
+    replay = settings.replay if isinstance(settings, TransferSettings) else 0.0
+    others = [example for example in train_examples if example.source not in settings.sources]
+    if not replay or not others:
+        return named, weights
+    # So that of all texts drawn, the share `replay` is the others'.
+    factor = replay / (1 - replay) * sum(weights[e.source] for e in named) / sum(weights[e.source] for e in others)
+    return [*named, *others], {s: w if s in settings.sources else w * factor for s, w in weights.items()}
+
+
+def make_plan(
+    examples: Sequence[Example], texts: Texts, settings: LoopSettings, weights: Mapping[str, float], seed: int
+) -> Plan:
+    """All batches of all epochs."""
+    wanted = sampling.shares(examples, settings.language_temperature, settings.head_weights, weights)
+    epochs = sampling.draw(examples, wanted, settings.epochs, seed)
+    found = [
+        batch
+        for number, places in enumerate(epochs)
+        for batch in sampling.batches(places, texts.lengths, settings.batch_tokens, random.Random(f"{seed} {number}"))
+    ]
+    return Plan(found, texts.lengths.tolist())
+
+
+class Supervised:
+    """Cross-entropy of each text's own head, with label smoothing and class weights, and R-Drop if it is asked for.
+
+    R-Drop (Liang et al. 2021): each text goes through twice, and the two predictions, which dropout makes differ, are pulled
+    together by their symmetric Kullback-Leibler divergence.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], texts: Texts, settings: LoopSettings, model: Classifier, device: torch.device
+    ) -> None:
+        self._texts, self._settings, self._device = texts, settings, device
+        self._names = list(model.about.heads)
+        self._heads = np.array([self._names.index(example.head) for example in examples])
+        self._labels = np.array([example.label for example in examples])
+        self._weights: dict[str, Tensor | None] = dict.fromkeys(self._names)
+        if settings.class_weights == "balanced":
+            for place, name in enumerate(self._names):
+                counts = np.bincount(self._labels[self._heads == place], minlength=len(model.about.heads[name]))
+                balanced = counts.sum() / np.maximum(counts, 1) / len(counts)
+                self._weights[name] = torch.tensor(balanced, dtype=torch.float32, device=device)
+
+    def __call__(self, model: nn.Module, places: Sequence[int]) -> Tensor:
+        """Mean over the texts."""
+        ids, mask = (part.to(self._device) for part in self._texts.batch(places))
+        twice = self._settings.r_drop > 0
+        if twice:
+            ids, mask = torch.cat([ids, ids]), torch.cat([mask, mask])
+        logits: Mapping[str, Tensor] = model(ids, mask)
+        heads, labels = self._heads[list(places)], self._labels[list(places)]
+        total = torch.zeros((), device=self._device)
+        for number, name in enumerate(self._names):
+            rows = np.flatnonzero(heads == number)
+            scores = logits[name].float()
+            if not len(rows):
+                total = total + 0.0 * scores.sum()  # so that several processes agree on which gradients there are
+                continue
+            target = torch.from_numpy(labels[rows]).to(self._device)
+            pairs = [scores[rows], scores[rows + len(heads)]] if twice else [scores[rows]]
+            losses = [
+                nn.functional.cross_entropy(
+                    part, target, self._weights[name], reduction="none", label_smoothing=self._settings.label_smoothing
+                )
+                for part in pairs
+            ]
+            total = total + torch.stack(losses).mean(0).sum()
+            if twice:
+                p, q = (torch.log_softmax(part, -1) for part in pairs)
+                apart = (p.exp() * (p - q)).sum() + (q.exp() * (q - p)).sum()
+                total = total + self._settings.r_drop * apart / 2
+        return total / len(heads)
+
+
+def evaluator(
+    model: Classifier,
+    tokenizer: str,
+    validation: Sequence[Example],
+    context: Context,
+    accelerator: Accelerator,
+    settings: LoopSettings,
+) -> Callable[[Classifier], float]:
+    """A function that scores the model: macro-F1 averaged over languages, then over heads; zero-shot languages apart."""
+    leave_out = context.recipe.data.leave_out
+    judged = [example for example in validation if example.lang not in leave_out.get(example.head, ())]
+    texts = Texts(
+        tokenizer, [example.text for example in judged], context.recipe.encoder.text_prefix, model.about.max_length
+    )
+    bf16 = precision_of(settings.precision, accelerator.device) is torch.bfloat16
+
+    def evaluate(now: Classifier) -> float:
+        logits = predict(now, texts, device=accelerator.device, bf16=bf16)
+        found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for head in now.about.heads:
+            for lang in sorted({example.lang for example in judged if example.head == head}):
+                rows = [n for n, example in enumerate(judged) if example.head == head and example.lang == lang]
+                truth = np.array([judged[n].label for n in rows])
+                found[head][lang] = macro_f1(truth, logits[head][rows].argmax(1), len(now.about.heads[head]))
+        means = {head: float(np.mean(list(by_lang.values()))) for head, by_lang in found.items()}
+        context.say(", ".join(f"{head} {100 * mean:.2f}" for head, mean in means.items()))
+        return float(np.mean(list(means.values())))
+
+    return evaluate

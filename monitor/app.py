@@ -43,6 +43,7 @@ from monitor.roles.detect import DetectProcessor, check_partitions
 from monitor.roles.follow import follow
 from monitor.roles.notify import NotifyProcessor
 from monitor.roles.stream import StreamRole
+from monitor.settings import secret
 from monitor.sinks import make_sink
 from monitor.watch import WatchlistKeeper
 from monitor.watchlist import Watchlist
@@ -217,7 +218,7 @@ class App:
         classifier = await stack.enter_async_context(Classifier(engine, config.inference, on_batch=self._on_batch))
         self.metrics.derived.provide("babelwatch_model_queue_documents", lambda: [((), classifier.pending)])
         identifier = await asyncio.to_thread(LanguageIdentifier)
-        key = config.service.author_salt.get_secret_value().encode()
+        key = secret(config.service.author_salt, config.service.author_salt_file).encode()
         preparer = Preparer(Parser(config.documents), Matcher(self.watchlist.current), identifier, key)
 
         def rematch(watchlist: Watchlist) -> None:

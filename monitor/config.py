@@ -45,6 +45,7 @@ class ServiceSettings(Settings):
         SecretStr("babelwatch"),
         description="Keys the hash that stands for an author's name in opinions; set your own, the same on all replicas.",
     )
+    author_salt_file: Path | None = Field(None, description="File holding the key (a mounted secret).")
 
 
 class Config(BaseSettings):
@@ -89,20 +90,36 @@ def load_config(path: Path | None) -> Config:
     Relative paths inside the file are relative to the file's folder.
 
     Raises:
-        ConfigError: with every error, its place and a hint, one a line.
+        ConfigError: with every error, its place and a hint, one a line; a file that is named and not there is one.
     """
     values: dict[str, Any] = {}
     if path is not None:
         values = _anchored(Config, _read_toml(path), path.parent)
+    where = str(path) if path is not None else "environment"
     try:
-        return Config(**values)
+        config = Config(**values)
     except ValidationError as error:
-        where = str(path) if path is not None else "environment"
         raise ConfigError(
             "\n".join(_explain(where, error)), hint="`babelwatch config example` shows every option"
         ) from None
     except Exception as error:  # pydantic-settings wraps JSON errors of environment variables in its own
         raise ConfigError(f"an environment variable cannot be read: {error}", where=ENV_PREFIX + "*") from None
+    if missing := [f"{where}: {key}: no such file: {file}" for key, file in _files(config) if not file.is_file()]:
+        raise ConfigError("\n".join(missing), hint="secrets and certificates are mounted before the start")
+    return config
+
+
+def _files(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """The files that must be there: every option named `..._file`, with its key."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        members = value if isinstance(value, tuple) else (value,)
+        for place, member in enumerate(members):
+            key = f"{prefix}{name}.{place}" if isinstance(value, tuple) else f"{prefix}{name}"
+            if isinstance(member, BaseModel):
+                yield from _files(member, f"{key}.")
+            elif isinstance(member, Path) and name.endswith("_file"):
+                yield key, member
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

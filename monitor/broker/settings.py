@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from monitor.settings import Settings
+from monitor.settings import Settings, secret
 
 EMBEDDED = "embedded"
 """Instead of an address: start the bundled broker (Tansu, in memory) as a child process on loopback."""
@@ -94,6 +94,4 @@ class KafkaSettings(Settings):
 
     def secret(self) -> str:
         """The password, from its file when one is named."""
-        if self.password_file is not None:
-            return self.password_file.read_text(encoding="utf-8").strip()
-        return self.password.get_secret_value()
+        return secret(self.password, self.password_file)

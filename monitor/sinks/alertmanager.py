@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from monitor.records import Alert, Severity
+from monitor.settings import secret
 from monitor.sinks._http import Poster
-from monitor.sinks.base import AlertmanagerSettings, Delivered, Outcome, Rejected, Retry, secret
+from monitor.sinks.base import AlertmanagerSettings, Delivered, Outcome, Rejected, Retry
 
 REACHED: dict[Severity, tuple[Severity, ...]] = {
     "info": ("info",),

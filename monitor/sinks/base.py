@@ -128,8 +128,3 @@ def retry_delay(attempt: int, settings: BaseSinkSettings, rng: random.Random, *,
     """
     ceiling = min(settings.retry_last_s, settings.retry_first_s * 2.0 ** min(attempt, 30))
     return max(rng.uniform(ceiling / 2, ceiling), min(after_s or 0.0, 3600.0))
-
-
-def secret(value: SecretStr, file: Path | None) -> str:
-    """A secret from its file when one is named, read anew each time so that it can be rotated."""
-    return file.read_text(encoding="utf-8").strip() if file is not None else value.get_secret_value()

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from monitor.records import Alert, cloud_event, encode
+from monitor.settings import secret
 from monitor.sinks._http import Poster
-from monitor.sinks.base import Outcome, Retry, WebhookSettings, secret
+from monitor.sinks.base import Outcome, Retry, WebhookSettings
 
 SIGNATURE, TIMESTAMP = "X-Babelwatch-Signature", "X-Babelwatch-Timestamp"
 

@@ -198,6 +198,10 @@ async def test_a_new_watchlist_is_taken_while_documents_flow_and_a_broken_one_is
     await daemon.until(lambda d: d.metric("babelwatch_documents_total", result="opinion") >= sent)
     file.write_text(file.read_text().replace('["Globex"]', '["Nobody"]'))
     await daemon.until(lambda d: d.metric("babelwatch_watchlist_reloads_total", result="ok") >= 1)
+    assert daemon.process is not None
+    reloads = daemon.metric("babelwatch_watchlist_reloads_total", result="ok")
+    daemon.process.send_signal(signal.SIGHUP)
+    await daemon.until(lambda d: d.metric("babelwatch_watchlist_reloads_total", result="ok") > reloads)
     file.write_text("[[entity]]\nid = 3\n")
     await daemon.until(lambda d: d.metric("babelwatch_watchlist_reloads_total", result="failed") >= 1)
     assert "watchlist.rejected" in daemon.log()
@@ -228,3 +232,21 @@ async def test_dead_letters_can_be_sent_back_once(
         daemon.kill()
     sent_back = [record for record in await records(settings, names.documents, committed=True) if record.headers]
     assert [record.value for record in sent_back] == [b'{"id": "w", "text": 17}']
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path, names: TopicSettings, bundle: Path) -> None:
+    broker = servers.tansu().start()
+    daemon = Daemon(tmp_path / "one", KafkaSettings(bootstrap_servers=broker.address), names, bundle)
+    try:
+        await daemon.start().ready()
+        assert broker.process is not None
+        broker.process.send_signal(signal.SIGSTOP)  # so that nothing can be committed, and the first one has to wait
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        await daemon.until(lambda d: "process.stopping" in d.log())
+        assert daemon.process.poll() is None
+        assert await daemon.end(signal.SIGTERM) == 128 + signal.SIGTERM
+    finally:
+        daemon.kill()
+        broker.kill()
+        broker.stop()

@@ -49,6 +49,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
     config = load_config(
         write(tmp_path, 'watchlist = "w.toml"\n[inference]\nbundle = "models/b"\n[kafka]\nca_file = "ca.pem"\n')
     )
@@ -98,3 +99,11 @@ def test_secrets_come_from_files_and_never_show(tmp_path: Path) -> None:
     )
     assert config.kafka.secret() == "hunter2"
     assert "hunter2" not in repr(config)
+
+
+def test_a_named_file_that_is_not_there_is_told_with_all_others(tmp_path: Path) -> None:
+    content = '[service]\nauthor_salt_file = "salt"\n[[sinks]]\ntype = "webhook"\nname = "w"\nurl = "http://h/"\nsecret_file = "key"\n'
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, content))
+    for part in ("service.author_salt_file", str(tmp_path / "salt"), "sinks.0.secret_file", str(tmp_path / "key")):
+        assert part in str(caught.value)

@@ -9,19 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import msgspec
 import numpy as np
 
 from monitor.detection.bank import ROLLUP, SeriesBank
 from monitor.detection.counts import Bools, Floats
 from monitor.detection.settings import DetectionSettings
 from monitor.errors import BabelwatchError
-from monitor.records import Alert, Opinion, Watermark, decode_opinion_message
-
-if TYPE_CHECKING:
-    from monitor.detection.detector import Detector
 
 WATCHED = 1
 """Entities that share the budget in a backtest of a plain count series, unless told: it is all there is."""
@@ -108,18 +103,31 @@ def read_counts(path: Path) -> Iterator[tuple[str, int, float]]:
     """Rows of a count series: the timestamp as written, its event time in ms, the value.
 
     Raises:
-        BacktestError: The file has no `timestamp,value` header, or a row cannot be read.
+        BacktestError: The file has no `timestamp,value` header or no rows, or a row cannot be read or is not later than
+            the one above.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not {"timestamp", "value"} <= set(reader.fieldnames or ()):
                 raise BacktestError("no columns `timestamp` and `value`", where=str(path), hint="name them in row 1")
+            before_ms: int | None = None
             for row in reader:
                 where = f"{path}:{reader.line_num}"
-                yield row["timestamp"], _time_ms(row["timestamp"], where), _count(row["value"], where)
+                time_ms = _time_ms(row["timestamp"], where)
+                if before_ms is not None and time_ms <= before_ms:
+                    wrong = "the same time as" if time_ms == before_ms else "before the time of"
+                    raise BacktestError(
+                        f"{row['timestamp']} is {wrong} the row above", where=where, hint="sort by time, one row each"
+                    )
+                before_ms = time_ms
+                yield row["timestamp"], time_ms, _count(row["value"], where)
     except OSError as error:
         raise BacktestError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BacktestError(f"is not CSV in UTF-8: {error}", where=str(path)) from error
+    if before_ms is None:
+        raise BacktestError("holds no rows", where=str(path))
 
 
 def score_counts(
@@ -184,60 +192,39 @@ def write_scores(scored: Iterable[Scored], out: Path) -> Iterator[Scored]:
         raise BacktestError(f"cannot be written: {error.strerror}", where=str(out), hint="check the folder") from error
 
 
-def read_opinions(path: Path) -> Iterator[Opinion]:
-    """Opinions of a JSON lines file, in its order; watermarks are left out.
+def read_labels(path: Path) -> dict[str, list[Window]]:
+    """Labelled windows by series from a JSON file `{series: [[from, to], ...]}`.
 
     Raises:
-        BacktestError: A line is not an opinion.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                message = decode_opinion_message(line)
-            except msgspec.DecodeError as error:
-                raise BacktestError(f"not an opinion: {error}", where=f"{path}:{number}") from error
-            if isinstance(message, Opinion):
-                yield message
-
-
-def replay(opinions: Iterable[Opinion], detector: Detector, settings: DetectionSettings) -> Iterator[Alert]:
-    """The alerts that a stream of opinions gives, in event time.
-
-    Args:
-        opinions: In about the order of publication; later than the allowed lateness is late here as in the daemon.
-        detector: A fresh detector, or one that goes on.
-        settings: The detector's.
-    """
-    length_ms, newest_ms = settings.bucket_s * 1000, 0
-    for opinion in opinions:
-        if opinion.published_ms // length_ms > newest_ms // length_ms:
-            newest_ms = opinion.published_ms
-            detector.observe([Watermark(topic="backtest", partition=0, partitions=1, time_ms=newest_ms)])
-            yield from detector.advance()
-        detector.observe([opinion])
-    end_ms = newest_ms + length_ms + settings.allowed_lateness_s * 1000
-    detector.observe([Watermark(topic="backtest", partition=0, partitions=1, time_ms=end_ms)])
-    yield from detector.advance()
-
-
-def read_windows(path: Path, series: str) -> list[Window]:
-    """Labelled windows of one series from a JSON file `{series: [[from, to], ...]}`.
-
-    Raises:
-        BacktestError: The file is not of that form, or does not name the series.
+        BacktestError: The file cannot be read or is not of that form.
     """
     try:
         labelled = json.loads(path.read_text(encoding="utf-8"))
-        pairs = labelled[series]
-        return [(_time_ms(start, str(path)), _time_ms(end, str(path))) for start, end in pairs]
+        found = {
+            str(series): [(_time_ms(start, str(path)), _time_ms(end, str(path))) for start, end in pairs]
+            for series, pairs in labelled.items()
+        }
     except OSError as error:
         raise BacktestError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from error
-    except KeyError as error:
-        raise BacktestError(f"no windows for {series}", where=str(path), hint="give an empty list if none") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise BacktestError("not an object of lists of [from, to]", where=str(path)) from error
+    for series, windows in found.items():
+        for start, end in windows:
+            if end < start:
+                raise BacktestError(f"a window of {series} ends before it begins", where=str(path))
+    return found
+
+
+def windows_of(labels: Mapping[str, list[Window]], series: str) -> list[Window]:
+    """The windows of one series, named as in the file, with or without its suffix or folder.
+
+    Raises:
+        BacktestError: It has none, not even an empty list.
+    """
+    for name, windows in labels.items():
+        if series in (name, Path(name).name) or Path(name).stem == Path(series).stem:
+            return windows
+    raise BacktestError(f"no windows for {series}", where="--windows", hint="give an empty list if it has none")
 
 
 def judge(scored: Sequence[Scored], windows: Sequence[Window]) -> Quality:
@@ -321,5 +308,8 @@ def _count(text: str, where: str) -> float:
     except (ValueError, TypeError) as error:
         raise BacktestError(f"{text!r} is no count", where=where) from error
     if not (np.isfinite(value) and value >= 0):
-        raise BacktestError(f"{text!r} is no count", where=where, hint="counts are finite and not negative")
+        raise BacktestError(
+            f"{text!r} is no count", where=where,
+            hint="counts are finite and not negative; leave out rows of which nothing is known",
+        )  # fmt: skip
     return value

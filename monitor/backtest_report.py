@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from monitor.backtest import Quality, Scored, Window, nab_score
 WIDTH, HEIGHT, MARGIN = 1100, 220, 46
 POINTS = 1100
 """Columns of a picture: each shows the extremes of its rows, so that no spike is lost however long the series."""
+
+COLUMNS = (
+    "NAB standard", "NAB low FP", "precision", "recall", "median delay", "false alarms/day", "false alarms",
+)  # fmt: skip
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #2563a8; --band: #2563a833; --bad: #c4314b;
@@ -40,12 +45,14 @@ class Backtested:
         scored: Its rows; with the normal band where there is one.
         windows: Labelled anomalies; None when the series has no labels.
         quality: How the alerts compare with the labels; None without labels.
+        unit: What its values are.
     """
 
     name: str
     scored: Sequence[Scored]
     windows: Sequence[Window] | None = None
     quality: Quality | None = None
+    unit: Literal["count", "share"] = "count"
 
 
 def report(runs: Mapping[str, Sequence[Backtested]], *, title: str = "Backtest") -> str:
@@ -69,31 +76,35 @@ def report(runs: Mapping[str, Sequence[Backtested]], *, title: str = "Backtest")
 
 
 def _comparison(runs: Mapping[str, Sequence[Backtested]]) -> str:
-    head = "<tr><th>parameters<th>NAB standard<th>NAB low FP<th>precision<th>recall<th>median delay<th>false alarms/day</tr>"
+    head = "<tr><th>parameters" + "".join(f"<th>{name}" for name in (*COLUMNS, "alerts"))
     rows = []
     for name, series in runs.items():
         judged = [item.quality for item in series if item.quality is not None]
-        if judged:
-            rows.append(f"<tr><td>{html.escape(name)}{_cells(judged)}</tr>")
-        else:
-            alerts = sum(row.alert for item in series for row in item.scored)
-            rows.append(f"<tr><td>{html.escape(name)}<td>–<td>–<td>–<td>–<td>–<td>{alerts} alerts</tr>")
+        figures = _figures(judged) if judged else ("–",) * len(COLUMNS)
+        alerts = sum(row.alert for item in series for row in item.scored)
+        rows.append(f"<tr><td>{html.escape(name)}{''.join(f'<td>{figure}' for figure in (*figures, alerts))}</tr>")
     return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _cells(judged: Sequence[Quality]) -> str:
+def summary(series: Sequence[Backtested]) -> str:
+    """One line on how well all labelled series together went."""
+    judged = [item.quality for item in series if item.quality is not None]
+    return ", ".join(f"{name} {value}" for name, value in zip(COLUMNS, _figures(judged), strict=True))
+
+
+def _figures(judged: Sequence[Quality]) -> tuple[str, ...]:
     found, false = sum(item.found for item in judged), sum(item.false_alarms for item in judged)
     windows, days = sum(item.windows for item in judged), sum(item.days for item in judged)
     delays = [delay for item in judged for delay in item.delays_h]
-    cells = (
+    return (
         f"{nab_score(judged):.1f}",
         f"{nab_score(judged, 'low false positives'):.1f}",
         f"{found / (found + false):.2f}" if found + false else "–",
         f"{found / windows:.2f}" if windows else "–",
         f"{median(delays):.1f} h" if delays else "–",
         f"{false / days:.3f}" if days else "–",
+        str(false),
     )
-    return "".join(f"<td>{cell}" for cell in cells)
 
 
 def _facts(series: Backtested) -> str:
@@ -114,7 +125,7 @@ def _picture(series: Backtested) -> str:
     times = np.array([row.time_ms for row in rows], np.float64)
     start, span = times[0], max(times[-1] - times[0], 1.0)
     column = np.minimum(((times - start) / span * (POINTS - 1)).astype(int), POINTS - 1)
-    top = max(max(row.value for row in rows), max(row.high for row in rows), 1.0)
+    top = max(*(row.value for row in rows), *(row.high for row in rows), 1.0 if series.unit == "count" else 0.05)
 
     def x(time_ms: float) -> float:
         return float(MARGIN + (time_ms - start) / span * (WIDTH - MARGIN))
@@ -145,7 +156,9 @@ def _picture(series: Backtested) -> str:
         if row.alert
     ]
     for part in (0.01, 0.1, 0.4, 1.0):
-        shapes.append(f"<text x='{MARGIN - 6}' y='{y(part * top) + 4:.1f}' text-anchor='end'>{part * top:,.0f}</text>")
+        shapes.append(
+            f"<text x='{MARGIN - 6}' y='{y(part * top) + 4:.1f}' text-anchor='end'>{_amount(part * top, series.unit)}</text>"
+        )
     for step in range(6):
         moment = start + span * step / 5
         day = datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%d")
@@ -155,6 +168,10 @@ def _picture(series: Backtested) -> str:
         f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{html.escape(series.name)}: counts, normal band, "
         f"alerts and labelled windows'>{''.join(shapes)}</svg>"
     )
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value:,.0f}" if unit == "count" else f"{100 * value:.0f} %"
 
 
 def _extremes(values: Sequence[float]) -> tuple[float, float]:

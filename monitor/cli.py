@@ -245,19 +245,41 @@ def deadletter_replay(
 
 @app.command()
 def backtest(
-    counts: Annotated[Path, typer.Option(help="CSV with the columns timestamp,value: a plain count series.")],
-    out_file: Annotated[Path, typer.Option("--out", help="Where timestamp,score,alert go, row by row.")],
+    counts: Annotated[
+        list[Path] | None, typer.Option(help="CSV with the columns timestamp,value: a plain count series.")
+    ] = None,
+    opinions: Annotated[Path | None, typer.Option(help="JSON Lines of opinions, plain, .gz or .zst.")] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="JSON Lines of documents, read and classified as the daemon would.")
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Of counts: timestamp,score,alert, row by row (a folder for several). Else: alerts as JSON Lines.",
+        ),
+    ] = None,
+    windows: Annotated[
+        Path | None, typer.Option(help="JSON {file name or entity: [[from, to], ...]}: labelled anomalies to judge by.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with pictures and figures.")] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="Other [detection] options to put beside: false_alarms_per_day=0.1,minimal_ratio=2"),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Run the daemon's own detector over a recorded series, causally."""
+    """Run the daemon's own detector over a recorded series or stream, causally, and judge it."""
     with _told_plainly():
-        from monitor.backtest import backtest_counts
+        from monitor.backtest_command import run_backtest
         from monitor.config import load_config
 
-        scored = backtest_counts(counts, out_file, load_config(config).detection)
-        out.print(
-            f"{len(scored)} rows, {sum(row.alert for row in scored)} alerts; scores in {out_file}", highlight=False
-        )
+        told = run_backtest(
+            load_config(config), counts=counts or [], opinions=opinions, documents=documents, out=out_file,
+            windows=windows, report=report, compare=compare or [],
+        )  # fmt: skip
+        for line in told:
+            out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

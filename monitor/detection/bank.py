@@ -23,6 +23,9 @@ SHARE_MARGIN = 0.25
 SHARE_DOUBT, VOLUME_DOUBT = 0.5, 0.5
 """Standard errors of what is expected that still count as no change. More would cost delay at every rise; what is left of
 the doubt is covered by `budget.SAFETY`."""
+EFFECT_DOUBTS = 2.0
+"""Standard errors of the expected share that a size of change must have to be looked for: in the first hours of a name only
+large changes are, else the baseline's own error is an alarm."""
 HELD_EVIDENCE = 1.5
 """From so much evidence (nats) on, what a share shows is held back from its baseline: a rise that builds up over an hour
 would else be learned before it is noticed. When the evidence falls again, what was held is learned after all, so that a
@@ -34,6 +37,8 @@ HELD_MS = 3 * 3_600_000
 SHARE_KNOWN = 50.0
 """Documents that a share's baseline must have seen: before, its prior speaks louder than itself, and any name that is
 disliked from its first day would be an alarm."""
+SHARE_KNOWN_MS = 3_600_000
+"""And the time that it must have seen: documents of the same minutes resemble each other, be they ever so many."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
 
@@ -239,8 +244,7 @@ class SeriesBank:
         _add_to_windows(rows, volume, share, seen)
 
         before = rows["alarm"] > 0
-        inflation = 1 + share.correlation * np.maximum(seen.documents - 1, 0)
-        raised = decide.raise_alarms(rows, spent, self._parts, self._bar_days, inflation, self._settings, bucket_ms)
+        raised = decide.raise_alarms(rows, spent, self._parts, self._bar_days, share.correlation, self._settings, clock)
         ended = decide.end_alarms(rows, before, steps, quiet_steps, clock, seen.documents, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
         self._learn(rows, parents, clock, volume, share, seen)
@@ -281,8 +285,12 @@ class SeriesBank:
         shape = (len(rows), len(SIGNALS), evidence.RATIOS.size)
         steps, quiet = np.zeros(shape), np.zeros(shape)
         steps[:, 0] = evidence.share_ratio(seen.negatives, seen.documents, null, effects, share.correlation, worth)
-        # Nothing is unusual in what is not known.
-        steps[rows["share"][:, 1] < SHARE_KNOWN, 0] = 0.0
+        # Nothing is unusual in what is not known, and no change is seen that is smaller than the doubt.
+        young = clock.bucket_ms - rows["born"] < SHARE_KNOWN_MS
+        unknown = ((rows["share"][:, 1] < SHARE_KNOWN) | young)[:, None] | (
+            effects < EFFECT_DOUBTS * share.doubt[:, None]
+        )
+        steps[:, 0] = np.where(unknown, 0.0, steps[:, 0])
         # A day must have been seen before "more than usual" means anything.
         known = clock.bucket_ms - rows["born"] >= DAY_MS
         negative_doubt = np.hypot(volume.doubt, share.doubt / share.mean)

@@ -27,6 +27,8 @@ SHARE_PRIOR = 20.0
 POPULATION_SHARE = 0.25
 """True negative share assumed before anything is known of an entity; a constant, not learned over entities, so that
 a decision does not depend on which entities share a partition."""
+PRIOR_CORRELATION = 0.02
+"""How much documents of one bucket resemble each other until the series has shown it."""
 LANGUAGE_SPREAD = 0.1
 """Standard deviation of true shares between languages of one entity: what a new language may differ by."""
 WEEKS_KEPT = 4
@@ -150,8 +152,10 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, yo
     factor = _season(rows["share_hour"], clock.hour, SHARE_HOUR_PRIOR)
     mean = np.clip(level * factor, 0.005, 0.95)
     noise = rows["share_noise"]
-    correlation = np.clip(noise["excess"] / (noise["weight"] + 100.0), 0.0, 1.0)
-    sampling = mean * (1 - mean) * (1 + correlation) / total
+    correlation = np.clip((noise["excess"] + 100.0 * PRIOR_CORRELATION) / (noise["weight"] + 100.0), 0.0, 1.0)
+    # What was learned was learned in clusters, too: a bucket of documents that resemble each other says less.
+    per_bucket = np.minimum(rows["level"][:, 0] / np.maximum(rows["level"][:, 1], 1.0), documents)
+    sampling = mean * (1 - mean) * (1 + correlation * per_bucket) / total
     spread = (SHARE_PRIOR / total) ** 2 * (LANGUAGE_SPREAD * youden) ** 2
     true = np.clip((corrected + SHARE_PRIOR * true_prior) / total * factor, 0.0, 1.0)
     return Share(mean, np.sqrt(sampling + spread), correlation, true)

@@ -11,7 +11,7 @@ from monitor.detection.settings import DetectionSettings
 
 MIN_EVIDENCE = float(np.log(100.0))
 """A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
-SHARE_PART = 0.5
+SHARE_PART = 0.75
 """Of the evidence for a rise of negative volume, what the share must show on its own: a harmless burst has more negatives as
 it has more of everything, and how often bursts come is nothing that a budget could be set by."""
 END_EVIDENCE = 3.0
@@ -25,8 +25,8 @@ ADOPTED_DOCUMENTS = 500.0
 
 
 def raise_alarms(
-    rows: Rows, spent: Floats, parts: Floats, bar_days: float, inflation: Floats, settings: DetectionSettings,
-    bucket_ms: int,
+    rows: Rows, spent: Floats, parts: Floats, bar_days: float, correlation: Floats, settings: DetectionSettings,
+    clock: Clock,
 ) -> Bools:  # fmt: skip
     """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
 
@@ -35,9 +35,9 @@ def raise_alarms(
         spent: float64 [n, signals], budget time of this bucket, in days.
         parts: float64 [signals], 0 for a signal that raises no alarm.
         bar_days: Evidence at which any signal is in alarm.
-        inflation: float64 [n], variance of the bucket's negatives over that of independent documents, at least 1.
+        correlation: float64 [n], variance inflation of the negatives per further document of a bucket.
         settings: The detector's.
-        bucket_ms: Start of the bucket.
+        clock: Of the bucket.
 
     Returns:
         bool [n, signals], the alarms raised now.
@@ -54,10 +54,12 @@ def raise_alarms(
     enough = strong[chosen] & (some["climb"][here, signals, best] >= MIN_EVIDENCE)
     enough &= window["documents"] >= settings.minimum_documents
     bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
-    needed = inflation[chosen] * np.maximum(SHARE_PART * bar, MIN_EVIDENCE)
+    buckets = np.maximum((clock.bucket_ms - some["onset"][here, signals, best]) / clock.length_ms + 1, 1)
+    inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] / buckets - 1, 0)
+    needed = inflation * np.maximum(SHARE_PART * bar, MIN_EVIDENCE)[:, None]
     raised[chosen] = enough & _matters(settings, window, needed)
     rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
-    rows["raised"][raised] = bucket_ms
+    rows["raised"][raised] = clock.bucket_ms
     rows["descent"][raised] = 0.0
     return raised
 
@@ -68,7 +70,7 @@ def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools
     Args:
         settings: The detector's.
         window: [n, signals], sums since the onset.
-        needed: float64 [n], nats by which the share of the same window must be up for a rise of negative volume.
+        needed: float64 [n, signals], nats by which the share of the same window must be up for a rise of negative volume.
     """
     documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
     effect = (window["corrected"] - window["corrected_expected"]) / documents
@@ -78,7 +80,7 @@ def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools
     unchanged = share >= usual - np.sqrt(usual * (1 - usual) / documents)
     higher = np.clip(share, usual, 1 - 1e-6)
     divergence = higher * np.log(higher / usual) + (1 - higher) * np.log((1 - higher) / (1 - usual))
-    higher_share = (documents * divergence >= needed[:, None]) & (effect >= settings.minimal_effect)
+    higher_share = (documents * divergence >= needed) & (effect >= settings.minimal_effect)
     bad = higher_share | (by_nature & unchanged)
     ratio = settings.minimal_ratio
     matters: Bools = np.stack(

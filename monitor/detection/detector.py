@@ -402,6 +402,10 @@ class Detector:
         """Every series' signals with their expected bands, for people to look at."""
         return self._bank.views()
 
+    def views_of(self, entity: str, lang: str = ROLLUP) -> Iterable[SeriesView]:
+        """The same of one series; nothing while it does not exist."""
+        return self._bank.views_of((entity, lang))
+
     def recent(self, window_ms: int = 3_600_000) -> list[Recent]:
         """The shares of the last closed buckets, by entity and language, with the rollup `*`.
 

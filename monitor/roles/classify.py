@@ -170,26 +170,16 @@ class ClassifyProcessor:
         return outputs + self._watermarks(time_ms)
 
     def _opinions(self, item: Prepared, said: Classification, clock_ms: int, headers: Headers) -> list[Output]:
-        document, verdict = item.document, item.verdict
-        repost_of = verdict.of if verdict.kind is Kind.REPOST else ""
-        if repost_of:
+        if item.verdict.kind is Kind.REPOST:
             self._metrics.reposts.inc()
         sentiment = SENTIMENTS[said.sentiment.index(max(said.sentiment))]
-        embedding = base64.b64encode(said.embedding).decode() if said.embedding is not None else ""
+        marked = (("document-id", item.document.id.encode()), *headers)
         outputs = []
-        for entity in item.entities:
-            opinion = Opinion(
-                id=f"{document.id}|{entity}", document_id=document.id, entity=entity, published_ms=document.published_ms,
-                lang=document.lang, sentiment=said.sentiment, topic=said.topic, text=document.text[:EVIDENCE_CHARS],
-                source=document.source, author=document.author, url=document.url, reach=document.reach,
-                fingerprint=verdict.fingerprint, repost_of=repost_of, embedding=embedding, bundle=said.bundle,
-                origin=document.origin, clock_ms=clock_ms,
-            )  # fmt: skip
-            self._metrics.opinions.labels(entity, document.lang, sentiment).inc()
-            if said.topic:
-                self._metrics.topics.labels(entity, said.topic).inc()
-            marked = (("document-id", document.id.encode()), *headers)
-            outputs.append(Output(self._topics.opinions, entity.encode(), encode(opinion), marked))
+        for opinion in opinions_of(item, said, clock_ms):
+            self._metrics.opinions.labels(opinion.entity, opinion.lang, sentiment).inc()
+            if opinion.topic:
+                self._metrics.topics.labels(opinion.entity, opinion.topic).inc()
+            outputs.append(Output(self._topics.opinions, opinion.entity.encode(), encode(opinion), marked))
         return outputs
 
     async def idle(self) -> list[Output]:
@@ -223,6 +213,29 @@ class ClassifyProcessor:
         self._metrics.dead_letters.labels("classify", reason).inc()
         origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
         return deadletter(self._topics.deadletter, "classify", reason, detail, origin, record.key, record.value)
+
+
+def opinions_of(item: Prepared, said: Classification, clock_ms: int = 0) -> list[Opinion]:
+    """What one classified document says: an opinion for each entity that it names.
+
+    Args:
+        item: The document.
+        said: What the model said of it.
+        clock_ms: The partition's event clock behind it; 0 when there is none.
+    """
+    document, verdict = item.document, item.verdict
+    repost_of = verdict.of if verdict.kind is Kind.REPOST else ""
+    embedding = base64.b64encode(said.embedding).decode() if said.embedding is not None else ""
+    return [
+        Opinion(
+            id=f"{document.id}|{entity}", document_id=document.id, entity=entity, published_ms=document.published_ms,
+            lang=document.lang, sentiment=said.sentiment, topic=said.topic, text=document.text[:EVIDENCE_CHARS],
+            source=document.source, author=document.author, url=document.url, reach=document.reach,
+            fingerprint=verdict.fingerprint, repost_of=repost_of, embedding=embedding, bundle=said.bundle,
+            origin=document.origin, clock_ms=clock_ms,
+        )
+        for entity in item.entities
+    ]  # fmt: skip
 
 
 def _raw(record: ConsumerRecord[bytes, bytes]) -> Raw:

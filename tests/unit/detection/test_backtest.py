@@ -1,11 +1,14 @@
 """A file through the detector: causal, fair to compare, and judged by the published rules."""
 
 import csv
+import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from monitor.backtest import (
     FALSE_POSITIVE_COST,
@@ -15,15 +18,18 @@ from monitor.backtest import (
     judge,
     nab_score,
     read_counts,
-    read_opinions,
-    read_windows,
-    replay,
+    read_labels,
     score_counts,
+    windows_of,
 )
+from monitor.backtest_command import variant
 from monitor.backtest_report import Backtested, report
+from monitor.backtest_stream import read_opinions, replay
+from monitor.cli import app
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
+from monitor.errors import BabelwatchError
 from monitor.records import Opinion, encode
 
 SETTINGS = DetectionSettings()
@@ -70,11 +76,11 @@ def test_each_row_is_written_before_the_next_is_read():
 
 def test_a_file_becomes_a_file(tmp_path: Path):
     source, out = tmp_path / "counts.csv", tmp_path / "scores.csv"
-    source.write_text("timestamp,value\n2015-02-26 21:42:53,104\n2015-02-26T21:47:53Z,0\n1424987273,7\n")
+    source.write_text("timestamp,value\n2015-02-26 21:42:53,104\n2015-02-26T21:47:53Z,0\n1424987573,7\n")
     backtest_counts(source, out, SETTINGS)
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["timestamp"] for row in rows] == ["2015-02-26 21:42:53", "2015-02-26T21:47:53Z", "1424987273"]
+    assert [row["timestamp"] for row in rows] == ["2015-02-26 21:42:53", "2015-02-26T21:47:53Z", "1424987573"]
     assert {row["alert"] for row in rows} == {"0"}
 
 
@@ -86,6 +92,9 @@ def test_a_file_becomes_a_file(tmp_path: Path):
         ("timestamp,value\n1,2\n2,-1\n", ":3: '-1' is no count"),
         ("timestamp,value\n1,nan\n", "'nan' is no count"),
         ("timestamp,value\n1\n", "is no count"),
+        ("timestamp,value\n600,1\n300,1\n", ":3: 300 is before the time of the row above"),
+        ("timestamp,value\n600,1\n600,1\n", ":3: 600 is the same time as the row above"),
+        ("timestamp,value\n", "holds no rows"),
     ],
 )
 def test_a_file_that_is_no_count_series_is_refused_with_the_line(tmp_path: Path, text: str, said: str):
@@ -174,6 +183,89 @@ def test_on_real_series_it_is_ahead_of_every_published_detector():
     folder, judged = data_folder(), []
     for file in sorted(folder.glob("*.csv")):
         rows = backtest_counts(file, None, SETTINGS)
-        judged.append(judge(rows, read_windows(folder / "windows.json", file.name)))
+        judged.append(judge(rows, windows_of(read_labels(folder / "windows.json"), file.name)))
     assert nab_score(judged) > 86.4
     assert nab_score(judged, "low false positives") > 75
+
+
+def test_other_parameters_are_read_as_in_the_configuration_file():
+    changed = variant('false_alarms_per_day=0.1, signals=["volume", "negative_share"]', SETTINGS)
+    assert changed == SETTINGS.model_copy(update={"false_alarms_per_day": 0.1, "signals": ("volume", "negative_share")})
+    for wrong in ("false_alarms_per_day", "false_alarms_per_day=-1", "no_such=1"):
+        with pytest.raises(BabelwatchError, match="compare"):
+            variant(wrong, SETTINGS)
+
+
+def told(tmp_path: Path, *arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["backtest", *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def write_counts(path: Path, days: float = 3.0, spike: int | None = 700) -> Path:
+    lines = [f"{datetime.fromtimestamp(n / 1000, UTC).isoformat()},{int(v)}" for _, n, v in counts(days, spike)]
+    path.write_text("timestamp,value\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_the_command_judges_draws_and_compares_count_series(tmp_path: Path):
+    one, two = write_counts(tmp_path / "one.csv"), write_counts(tmp_path / "two.csv", spike=None)
+    spans = [[datetime.fromtimestamp(n * 300, UTC).isoformat() for n in (690, 720)]]
+    (tmp_path / "windows.json").write_text(json.dumps({"one": spans, "data/two.csv": []}))
+    page, scores = tmp_path / "report.html", tmp_path / "scores"
+    output = told(
+        tmp_path, "--counts", str(one), "--counts", str(two), "--out", str(scores), "--report", str(page),
+        "--windows", str(tmp_path / "windows.json"), "--compare", "minimum_documents=100000",
+    )  # fmt: skip
+    assert "recall 1.00" in output
+    assert "minimum_documents=100000: NAB standard 0.0" in output
+    assert page.read_text().count("<svg") == 2
+    with (scores / "one.csv").open(newline="") as file:
+        assert sum(int(row["alert"]) for row in csv.DictReader(file)) == 1
+
+
+def test_a_prefix_of_a_file_gives_the_same_rows(tmp_path: Path):
+    whole = write_counts(tmp_path / "whole.csv", 1.2, spike=320)
+    lines = whole.read_text().splitlines(keepends=True)
+    (tmp_path / "prefix.csv").write_text("".join(lines[:325]))
+    told(tmp_path, "--counts", str(whole), "--out", str(tmp_path / "a.csv"))
+    told(tmp_path, "--counts", str(tmp_path / "prefix.csv"), "--out", str(tmp_path / "b.csv"))
+    assert (tmp_path / "a.csv").read_text().startswith((tmp_path / "b.csv").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--counts, --opinions and --documents"),
+        (["--counts", "none.csv"], "none.csv"),
+        (["--opinions", "none.jsonl"], "none.jsonl"),
+        (["--counts", "one.csv", "--windows", "none.json"], "none.json"),
+        (["--counts", "one.csv", "--windows", "empty.json"], "no windows for one.csv"),
+        (["--counts", "one.csv", "--out", "no/such/folder/scores.csv"], "cannot be written"),
+        (["--counts", "one.csv", "--counts", "one.csv"], "same name"),
+        (["--counts", "one.csv", "--compare", "speed=1"], "speed"),
+    ],
+)
+def test_a_mistake_in_the_command_is_told_plainly(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_counts(tmp_path / "one.csv", 0.05, None)
+    (tmp_path / "empty.json").write_text("{}")
+    assert said in told(tmp_path, *arguments, code=2)
+
+
+def test_opinions_become_alerts_in_a_file_and_a_page(tmp_path: Path):
+    file, page, out = tmp_path / "opinions.jsonl", tmp_path / "report.html", tmp_path / "alerts.jsonl"
+    config = tmp_path / "babelwatch.toml"
+    config.write_text('[detection]\nbucket_s = 300\nfalse_alarms_per_day = 0.1\n[inference]\nbundle = "none"\n')
+    stream = opinions(1.2)
+    file.write_bytes(b"\n".join(encode(opinion) for opinion in stream))
+    output = told(
+        tmp_path, "--opinions", str(file), "--config", str(config), "--report", str(page), "--out", str(out)
+    )  # fmt: skip
+    assert f"{len(stream)} opinions, 0 late; 1 incidents" in output
+    assert json.loads(out.read_text().splitlines()[0])["type"] == "io.babelwatch.alert.v1"
+    assert "<svg" in page.read_text()
+    assert "%</text>" in page.read_text()

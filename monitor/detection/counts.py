@@ -168,7 +168,8 @@ class SeriesTable:
             if len(state) != len(_HEADER) + ROW.itemsize:
                 raise StateError("stored state is damaged", where=where, hint="delete it to start the baseline anew")
             row = np.frombuffer(state, ROW, offset=len(_HEADER))[0]
-            self.rows[self._place((entity, lang))] = row
+            slot = self._place((entity, lang))  # first: it may grow the table
+            self.rows[slot] = row
         self._recount({entity for entity, _ in states})
 
     def _recount(self, entities: set[str]) -> None:

@@ -285,3 +285,14 @@ def test_any_counts_at_any_time_leave_sound_state(steps: list[tuple[int, list[fl
             assert finding.low <= finding.observed <= finding.high
     for view in bank.views():
         assert np.isfinite([view.observed, view.expected, view.low, view.high]).all()
+
+
+def test_the_state_of_more_series_than_a_table_begins_with_comes_back():
+    entities = [f"e{number}" for number in range(600)]
+    bank = bank_of(*entities)
+    rows = [(entity, "de") for entity in entities]
+    bank.update(0, rows, np.ones((len(rows), 3)), np.zeros(len(rows), np.int64))
+    again = bank_of(*entities)
+    again.restore(bank.dump())
+    assert again.dump() == bank.dump()
+    assert len(again) == 1200

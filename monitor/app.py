@@ -21,7 +21,7 @@ from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
 from monitor.broker.embedded import EmbeddedBroker
-from monitor.broker.settings import KafkaSettings
+from monitor.broker.settings import KafkaSettings, TopicSettings, topic_configs
 from monitor.config import Config
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.documents.entities import Matcher
@@ -31,17 +31,19 @@ from monitor.documents.prepare import Preparer
 from monitor.errors import ConfigError
 from monitor.gauges import begin_at_zero, provide_opinion, provide_process
 from monitor.http.board import Board
+from monitor.http.desk import Desk
 from monitor.http.health import Check, Health
-from monitor.http.server import serve
+from monitor.http.server import Site, serve
 from monitor.inference.bundle import Bundle
 from monitor.inference.classifier import BatchReport, Classifier
 from monitor.inference.engine import Engine
 from monitor.metrics import Metrics
-from monitor.records import Alert
+from monitor.records import Alert, Pulse
 from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
 from monitor.roles.follow import follow
 from monitor.roles.notify import NotifyProcessor
+from monitor.roles.pulse import Pulses, beat
 from monitor.roles.stream import StreamRole
 from monitor.settings import secret
 from monitor.sinks import make_sink
@@ -53,9 +55,6 @@ log = structlog.get_logger("monitor.app")
 STALLED_S = 30.0
 """A poll loop that has not turned for so long is stuck (a client that silently stopped): /healthz says so, and the
 orchestrator restarts us. A turn takes 0.1 s; a rebalance may hold one for some seconds."""
-
-VIEW_EVERY_S = 1.0
-"""The expected bands on the page and in the metrics are looked up so often: it reads every series."""
 
 
 class Role(StrEnum):
@@ -93,20 +92,24 @@ class App:
         self.role = role
         self.metrics = metrics or Metrics()
         self.kafka: KafkaSettings = config.kafka
-        self.board = Board()
+        self.board = Board(config.detection, self._confusion)
+        self.desk = Desk(config.topics, self.board)
         self.url = ""
         self.partitions: dict[str, int] = {}
         self.watchlist = WatchlistKeeper(config.watchlist, self.metrics)
         self._bundle = Bundle.load(config.inference.bundle)
         self._roles: dict[str, StreamRole] = {}
         self._detectors: dict[TopicPartition, Detector] = {}
-        self._viewed_at = 0.0
         self._stopping = asyncio.Event()
         self._starting = "connecting to the broker"
         self._started_at = time.monotonic()
         self.health = Health(
             alive={"loops": self._loops_turn}, ready={"start": self._has_started, "roles": self._roles_ready}
         )
+        self._pulses = Pulses(
+            role=role, version=version("babelwatch"), bundle=self._bundle.manifest.name, metrics=self.metrics,
+            roles=self._roles, watchlist=self.watchlist, waiting=self._waiting, stopping=self._stopping,
+        )  # fmt: skip
         self._declare_metrics()
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -116,9 +119,9 @@ class App:
         self._listen_to_signals()
         async with contextlib.AsyncExitStack() as stack:
             if self.config.http.enabled:
-                served = serve(self.config.http, self.metrics.registry, self.health, self.board)
-                self.url = await stack.enter_async_context(served)
-                log.info("http.listening", url=self.url)
+                site = Site(self.metrics, self.health, self.board, self.desk, self.watchlist)
+                self.url, metrics_url = await stack.enter_async_context(serve(self.config.http, site))
+                log.info("http.listening", url=self.url, metrics=metrics_url)
             if self.config.kafka.embedded:
                 broker = await stack.enter_async_context(EmbeddedBroker())
                 self.kafka = self.config.kafka.model_copy(update={"bootstrap_servers": broker.address})
@@ -135,29 +138,20 @@ class App:
 
     async def _work(self, stack: contextlib.AsyncExitStack) -> int:
         topics = self.config.topics
-        names = [
-            topics.documents,
-            topics.opinions,
-            topics.alerts,
-            topics.deadletter,
-            topics.state,
-            topics.review,
-            topics.audit,
-            topics.notify,
-        ]
+        names = [getattr(topics, field) for field in TopicSettings.model_fields]
+        configs = topic_configs(topics, self.config.retention)
         # Alerts are few, and one partition keeps the order of all of them: one digest, not one for each partition.
         partitions = self.partitions = await client.patiently(
             "looking up the topics",
             lambda: client.ensure_topics(
-                self.kafka, names, single=[topics.alerts],
+                self.kafka,
+                names,
+                configs=configs,
+                single=[topics.alerts, topics.pulse],
                 like={topics.state: topics.opinions, topics.notify: topics.alerts},
-                configs={
-                    **dict.fromkeys(names[1:], client.BY_BROKER_CLOCK),
-                    **dict.fromkeys((topics.state, topics.notify), client.BY_BROKER_CLOCK | client.STATE_TOPIC),
-                },
             ),
             stopping=self._stopping,
-        )  # fmt: skip
+        )
         check_partitions(partitions, topics)
         transactions = await client.patiently(
             "asking for transactions", lambda: client.has_transactions(self.kafka), stopping=self._stopping
@@ -172,7 +166,12 @@ class App:
             role.run(self._stopping, drain_s=drain_s) for role in self._roles.values()
         ]
         jobs.append(self.watchlist.follow(self._stopping))
-        if self.config.http.enabled:
+        producer = client.producer(self.kafka)
+        await client.patiently("starting the producer", producer.start, stopping=self._stopping)
+        stack.push_async_callback(producer.stop)
+        self.desk.producer = producer
+        jobs.append(beat(self._pulses.look, producer, topics.pulse, self._stopping, self._on_pulse))
+        if self.config.http.enabled and self.config.http.page:
             jobs.append(
                 follow(
                     self.board, kafka=self.kafka, topics=topics, partitions=partitions, transactions=transactions,
@@ -281,7 +280,7 @@ class App:
         return {entity.id: EntityInfo(entity.name, entity.names, dict(entity.labels)) for entity in watched}
 
     def _take_watchlist(self, watchlist: Watchlist) -> None:
-        self.board.entities = {entity.id: entity.name for entity in watchlist.entities.values()}
+        self.board.watch({entity.id: (entity.name, entity.labels) for entity in watchlist.entities.values()})
         for role in self._roles.values():
             for processor in role.processors():
                 if isinstance(processor, DetectProcessor):
@@ -306,12 +305,10 @@ class App:
                 "alert.raised", incident=alert.incident, entity=alert.entity, state=alert.state, severity=alert.severity,
                 languages=alert.languages,
             )  # fmt: skip
-        if time.monotonic() - self._viewed_at < VIEW_EVERY_S:
-            return
-        self._viewed_at = time.monotonic()
-        for view in detector.views():
-            if view.signal == "negative_share":
-                self.board.on_expected(view.entity, view.lang, view.observed, view.expected, view.low, view.high)
+
+    def _on_pulse(self, pulse: Pulse) -> None:
+        self.board.on_pulse(pulse)
+        self.board.changed()
 
     # --- health and metrics -----------------------------------------------------------------------------------------
 
@@ -319,6 +316,9 @@ class App:
     def ready(self) -> bool:
         """Every role assigned and restored, the model warm."""
         return all(check().ok for check in self.health.ready.values())
+
+    def _waiting(self) -> str:
+        return "; ".join(found.detail for check in self.health.ready.values() if not (found := check()).ok)
 
     def lag(self) -> int:
         """Records not yet worked off, over all roles."""
@@ -352,17 +352,7 @@ class App:
             not waiting and not self._starting, f"not assigned or restoring: {', '.join(waiting)}" if waiting else ""
         )
 
-    def _pipeline(self) -> dict[str, Any]:
-        return {
-            "documents": self.documents_done(),
-            "lag": self.lag(),
-            "refused": sum(self.dead_letters().values()),
-            "model": self._bundle.manifest.name,
-            "up": f"{(time.monotonic() - self._started_at) / 60:.0f} min",
-        }
-
     def _declare_metrics(self) -> None:
-        self.board.pipeline = self._pipeline
         self.metrics.build.labels(version("babelwatch"), self._bundle.version).set(1)
         begin_at_zero(self.metrics, self.config, self._wanted())
         provide_process(self.metrics, self._roles, self.watchlist)

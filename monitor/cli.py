@@ -328,6 +328,30 @@ def train(
 
 
 @app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who will hold it; the name in the audit topic.")],
+    role: Annotated[str, typer.Option(help="viewer, operator or metrics.")] = "viewer",
+) -> None:
+    """Make a bearer token: it is shown once, and the configuration gets its hash."""
+    with _told_plainly():
+        from pydantic import ValidationError
+
+        from monitor.http.access import hash_token, new_token
+        from monitor.http.settings import TokenSettings
+
+        made = new_token()
+        try:
+            settings = TokenSettings.model_validate({"name": name, "role": role, "sha256": hash_token(made)})
+        except ValidationError as error:
+            raise BabelwatchError(error.errors()[0]["msg"], where=str(error.errors()[0]["loc"][0])) from None
+        err.print("The token, shown this once; give it to its holder:")
+        sys.stdout.write(made + "\n")
+        err.print("\nThis goes into the configuration:\n")
+        table = f'[[http.tokens]]\nname = "{settings.name}"\nrole = "{settings.role}"\nsha256 = "{settings.sha256}"'
+        err.print(table, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     out.print(package_version("babelwatch"), highlight=False)

@@ -6,7 +6,6 @@ file, the default. All errors are told at once, each with its place and a hint.
 
 from __future__ import annotations
 
-import json
 import tomllib
 import types
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from monitor.broker.settings import KafkaSettings, TopicSettings
+from monitor.broker.settings import KafkaSettings, RetentionSettings, TopicSettings
 from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
 from monitor.documents.parse import DocumentSettings
@@ -25,7 +24,7 @@ from monitor.errors import ConfigError
 from monitor.http.settings import HttpSettings
 from monitor.inference.settings import InferenceSettings
 from monitor.log import LogSettings
-from monitor.settings import Settings
+from monitor.settings import Settings, as_toml
 from monitor.sinks.base import SinkSettings
 
 ENV_PREFIX = "BABELWATCH__"
@@ -62,6 +61,9 @@ class Config(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The connection to Kafka.")
     topics: TopicSettings = Field(default_factory=TopicSettings, description="Names of the topics.")
+    retention: RetentionSettings = Field(
+        default_factory=RetentionSettings, description="How long the topics keep their records, when they are created."
+    )
     documents: DocumentSettings = Field(default_factory=DocumentSettings, description="How to read a document.")
     inference: InferenceSettings = Field(default_factory=InferenceSettings, description="How the model is run.")
     detection: DetectionSettings = Field(default_factory=DetectionSettings, description="When a change is an alarm.")
@@ -235,6 +237,10 @@ def example() -> str:
                 lines += ["", f"# {field.description or ''}", f"[{name}.{key}]"]
                 for inner, inner_field in nested[0].model_fields.items():
                     lines += _option(inner, inner_field)
+            elif nested:
+                lines += ["", f"# {field.description or ''} One table for each.", f"# [[{name}.{key}]]"]
+                for inner, inner_field in nested[0].model_fields.items():
+                    lines += [f"# {line.removeprefix('# ')}" for line in _option(inner, inner_field)]
     lines += ["", f"# {Config.model_fields['sinks'].description} One table for each."]
     for kind in _members(Config.model_fields["sinks"].annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -249,28 +255,8 @@ def _option(name: str, field: Any) -> list[str]:
     comment = [f"# {field.description}"] if field.description else []
     if default is PydanticUndefined:
         return [*comment, f"# {name} = ...  (required)"]
-    text = _toml(default)
+    text = as_toml(default)
     return [*comment, f"{name} = {text}" if text is not None else f"# {name} = (unset)"]
-
-
-def _toml(value: Any) -> str | None:
-    """A default as TOML; None for "unset"."""
-    if value is None:
-        return None
-    if isinstance(value, SecretStr):
-        return json.dumps(value.get_secret_value())
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, tuple | list | frozenset | set):
-        inner = [_toml(item) for item in (sorted(value) if isinstance(value, frozenset | set) else value)]
-        return f"[{', '.join(item for item in inner if item is not None)}]"
-    if isinstance(value, dict):
-        return (
-            "{ " + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
-        )
-    return json.dumps(str(value), ensure_ascii=False)
 
 
 __all__ = ["Config", "example", "load_config"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from monitor.config import example
+from monitor.http.api import document
 from monitor.metrics import Metrics
 from monitor.schemas import schemas
 
@@ -39,6 +40,7 @@ def metrics_table() -> str:
 def documents() -> dict[str, str]:
     """Content by path below `docs/`."""
     made = {f"schemas/{name}.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas().items()}
+    made["api/openapi.json"] = json.dumps(document(), indent=2) + "\n"
     return made | {"metrics.md": metrics_table(), "config.example.toml": example()}
 
 

@@ -42,6 +42,14 @@ class Derived(Collector):
         """
         self._families[name][2].append(samples)
 
+    def total(self, name: str) -> float:
+        """The sum of a declared family's samples now.
+
+        Raises:
+            KeyError: the family was not declared.
+        """
+        return sum(value for source in self._families[name][2] for _, value in source())
+
     def families(self) -> Iterator[tuple[str, Metric, tuple[str, ...]]]:
         """(name, empty family, labels) of what was declared."""
         for name, (documentation, labels, _) in self._families.items():
@@ -141,6 +149,10 @@ class Metrics:
         self.delivery_seconds = histogram("delivery_seconds", "Duration of one attempt to deliver.", "sink")
         self.sink_failing = gauge(
             "sink_failing_seconds", "How long the sink has been refusing; 0 when it works.", "sink"
+        )
+        # http
+        self.http_refused = counter(
+            "http_refused_total", "Requests turned away, by status: 401, 403 or 429 (too many wrong tokens).", "status"
         )
         self.build = gauge(
             "build_info", "Version of Babelwatch and of the bundle in use; always 1.", "version", "bundle"

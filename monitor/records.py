@@ -236,6 +236,50 @@ class Action(Record, frozen=True):
     """With watchlist: the version that came of it."""
 
 
+class Pulse(Record, frozen=True):
+    """How one process does, told every few seconds, so that any replica's page shows all. Key: `instance`.
+
+    Times are of the wall clock.
+    """
+
+    instance: str
+    """Host and process number."""
+    at_ms: int
+    role: str
+    """all, classify, detect or notify."""
+    version: str = ""
+    bundle: str = ""
+    """Name of the model bundle in use."""
+    up_s: float = 0.0
+    ready: bool = False
+    waiting: str = ""
+    """What it waits for while it is not ready."""
+    documents: int = 0
+    """Documents whose outcome is known, since the start."""
+    documents_per_s: float = 0.0
+    """Of the last seconds."""
+    refused: int = 0
+    """Dead letters since the start."""
+    queue: int = 0
+    """Documents waiting for the model."""
+    model_s: float = 0.0
+    """Mean duration of a run of the model, over the last seconds in which it ran."""
+    lag: dict[str, int] = {}
+    """By role: records behind the end of the partitions that this process holds."""
+    backlog: dict[str, int] = {}
+    """By role: records taken and not yet committed."""
+    restore_s: float = 0.0
+    """Mean duration of bringing back the state of one partition."""
+    failing: dict[str, float] = {}
+    """By sink: for how many seconds it has been refusing."""
+    watchlist: str = ""
+    """Version of the watchlist in force."""
+    watchlist_error: str = ""
+    """Why the newest watchlist file is not."""
+    stopped: bool = False
+    """The last pulse of a process that ended as it should."""
+
+
 class AlertEvent(Record, frozen=True, omit_defaults=False):
     """The value on the alerts topic: the alert as a CloudEvents 1.0 JSON event in structured mode."""
 
@@ -273,4 +317,5 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 decode_opinion_message = msgspec.json.Decoder(OpinionMessage).decode
 decode_alert_event = msgspec.json.Decoder(AlertEvent).decode
 decode_action = msgspec.json.Decoder(Action).decode
+decode_pulse = msgspec.json.Decoder(Pulse).decode
 decode_deadletter = msgspec.json.Decoder(DeadLetter).decode

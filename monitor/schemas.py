@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from monitor.records import Action, AlertEvent, DeadLetter, Opinion, Watermark
+from monitor.records import Action, AlertEvent, DeadLetter, Opinion, Pulse, Watermark
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -35,10 +35,10 @@ _DOCUMENT: dict[str, Any] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """By record name: document (in), opinion, watermark, alert, deadletter and action (out).
+    """By record name: document (in), opinion, watermark, alert, deadletter, action and pulse (out).
 
     >>> sorted(schemas())
-    ['action', 'alert', 'deadletter', 'document', 'opinion', 'watermark']
+    ['action', 'alert', 'deadletter', 'document', 'opinion', 'pulse', 'watermark']
     """
     made = {
         name: msgspec.json.schema(kind)
@@ -48,6 +48,7 @@ def schemas() -> dict[str, dict[str, Any]]:
             ("alert", AlertEvent),
             ("deadletter", DeadLetter),
             ("action", Action),
+            ("pulse", Pulse),
         )
     }
     return {name: {"$schema": DIALECT, **schema} for name, schema in {"document": _DOCUMENT, **made}.items()}

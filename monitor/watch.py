@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from watchfiles import awatch
 
 from monitor.errors import BabelwatchError
 from monitor.metrics import Metrics
-from monitor.watchlist import Watchlist, load_watchlist
+from monitor.watchlist import Watchlist, load_watchlist, parse_watchlist
 
 log = structlog.get_logger("monitor.watchlist")
 
@@ -63,6 +66,40 @@ class WatchlistKeeper:
                 listener(fresh)
             log.info("watchlist.loaded", path=str(self._path), entities=len(fresh.entities), version=fresh.version)
         return True
+
+    @property
+    def writable(self) -> bool:
+        """Whether `edit` can replace the file: a mounted ConfigMap cannot be written."""
+        target = self._path.resolve()
+        return os.access(target.parent, os.W_OK) and os.access(target, os.W_OK)
+
+    def edit(self, change: Callable[[str], str]) -> Watchlist:
+        """Change the file's content, and take it at once: a whole valid file, or the old one, whatever happens.
+
+        Args:
+            change: From the content to the new content.
+
+        Raises:
+            ConfigError: the new content cannot be used; nothing was written.
+            OSError: the file cannot be written.
+        """
+        target = self._path.resolve()
+        text = change(target.read_text(encoding="utf-8"))
+        parse_watchlist(text, self._path)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(target, name)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        self._seen = self._content()
+        self.reload()
+        return self.current
 
     async def follow(self, stopping: asyncio.Event) -> None:
         """Reload whenever the file changes, until `stopping`.

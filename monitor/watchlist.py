@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from monitor.errors import ConfigError
-from monitor.settings import Settings
+from monitor.settings import Settings, as_toml
 
 MIN_ALIAS_CHARS = 2
 """A single letter names everything; a single Han character is half of most words."""
@@ -66,11 +67,22 @@ def load_watchlist(path: Path) -> Watchlist:
         ConfigError: with every error in it, its place and a hint, one a line.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError("no such watchlist file", where=str(path), hint="see examples/watchlist.toml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+    return parse_watchlist(text, path)
+
+
+def parse_watchlist(text: str, path: Path) -> Watchlist:
+    """Read a watchlist file's content.
+
+    Raises:
+        ConfigError: with every error in it, its place and a hint, one a line.
+    """
+    try:
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is not TOML: {error}", where=str(path), hint="mend the line it names") from None
     try:
@@ -82,6 +94,61 @@ def load_watchlist(path: Path) -> Watchlist:
         raise ConfigError("\n".join(problems))
     return Watchlist(file.entity)
 
+
+def with_entity(text: str, entity: Entity) -> str:
+    """A watchlist file's content with an entity added, or put in the place of the one with its id.
+
+    Comments and everything else stay as they are.
+
+    Raises:
+        ConfigError: the file is written in a way that cannot be edited here.
+    """
+    block = ["[[entity]]"]
+    for key, value in entity.model_dump(mode="json", exclude_defaults=True).items():
+        block.append(f"{key} = {as_toml(value)}")
+    blocks = _blocks(text)
+    lines = text.rstrip("\n").split("\n")
+    if entity.id in blocks:
+        first, end = blocks[entity.id]
+        lines[first:end] = block
+    else:
+        lines += ["", *block]
+    return "\n".join(lines) + "\n"
+
+
+def without_entity(text: str, entity_id: str) -> str:
+    """A watchlist file's content without an entity; a comment above it stays, since nobody knows what it is about.
+
+    Raises:
+        KeyError: it holds no such entity.
+        ConfigError: the file is written in a way that cannot be edited here.
+    """
+    first, end = _blocks(text)[entity_id]
+    lines = text.rstrip("\n").split("\n")
+    while end < len(lines) and not lines[end].strip():
+        end += 1
+    return "\n".join(lines[:first] + lines[end:]) + "\n"
+
+
+def _blocks(text: str) -> dict[str, tuple[int, int]]:
+    """First line and end of each entity's table, by id: from its header to its last line that is not blank or comment."""
+    lines = text.rstrip("\n").split("\n")
+    starts = [place for place, line in enumerate(lines) if _HEADER.match(line)]
+    blocks = {}
+    for first, limit in zip(starts, [*starts[1:], len(lines)], strict=True):
+        end = max(p for p in range(first, limit) if lines[p].strip() and not lines[p].lstrip().startswith("#")) + 1
+        try:
+            (entry,) = tomllib.loads("\n".join(lines[first:end]))["entity"]
+            blocks[entry["id"]] = (first, end)
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError):
+            blocks = {}
+            break
+    if set(blocks) != {entry.get("id") for entry in tomllib.loads(text).get("entity", [])}:
+        raise ConfigError("the watchlist is not written as one [[entity]] table each", hint="edit the file by hand")
+    return blocks
+
+
+_HEADER = re.compile(r"\[\[\s*entity\s*\]\]")
 
 _HINTS = {
     "extra_forbidden": "no such key; an entity has id, name, aliases, exclude, context, labels",

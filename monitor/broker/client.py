@@ -40,19 +40,6 @@ MAX_REQUEST_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 30.0
 """For a client to connect and introduce itself; aiokafka itself would wait for a dead coordinator for ever."""
 
-STATE_TOPIC = {
-    "cleanup.policy": "compact",
-    # Only closed segments are compacted: with Kafka's own 1 GiB a restart would read every version of every row of it.
-    "segment.bytes": str(64 << 20),
-    "segment.ms": str(3_600_000),
-    "min.cleanable.dirty.ratio": "0.3",
-}
-"""The detectors' state: the newest row of each key is all that is ever read."""
-
-BY_BROKER_CLOCK = {"message.timestamp.type": "LogAppendTime"}
-"""For the topics that Babelwatch writes: with a wrong clock on our side the broker would refuse the records (the future) or
-delete them at once (the past). Nothing reads these timestamps."""
-
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
     """Arguments that every aiokafka client takes."""
@@ -172,7 +159,7 @@ async def ensure_topics(
     Args:
         settings: The connection, and what new topics are like.
         names: The topics.
-        configs: Topic settings, by topic.
+        configs: Kafka's settings of topics that are created.
         like: Topics that get as many partitions as another one has.
         single: Topics that get one partition.
 

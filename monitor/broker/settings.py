@@ -22,10 +22,64 @@ class TopicSettings(Settings):
     deadletter: str = Field("babelwatch.deadletter", description="Records that could not be used, with the reason.")
     review: str = Field("babelwatch.review", description="Incidents that people marked as false alarms.")
     audit: str = Field("babelwatch.audit", description="Everything that people did: who, what, when; keyed by entity.")
+    pulse: str = Field("babelwatch.pulse", description="How each process does, every few seconds; for the status page.")
     state: str = Field("babelwatch.state", description="State of the detect role, compacted.")
     notify: str = Field(
         "babelwatch.notify", description="State of the notify role, compacted: what sinks were told, what is held."
     )
+
+
+class RetentionSettings(Settings):
+    """How long Babelwatch's topics keep their records, set when it creates them; existing topics stay as they are."""
+
+    opinions_days: float = Field(7.0, gt=0, le=3650, description="Opinions: masked texts, hashed authors.")
+    alerts_days: float = Field(30.0, gt=0, le=3650, description="Alerts, with their masked posts.")
+    deadletter_days: float = Field(
+        7.0, gt=0, le=3650, description="Records that could not be used, as they came: they are not masked."
+    )
+    actions_days: float = Field(400.0, gt=0, le=3650, description="The audit and review topics: who did what.")
+
+
+DAY_MS = 86_400_000
+
+PULSE_MS = 3_600_000
+
+STATE_TOPIC = {
+    "cleanup.policy": "compact",
+    # Only closed segments are compacted: with Kafka's own 1 GiB a restart would read every version of every row of it.
+    "segment.bytes": str(64 << 20),
+    "segment.ms": str(3_600_000),
+    "min.cleanable.dirty.ratio": "0.3",
+    # KIP-354: what was replaced or deleted is physically gone within a day, whatever the traffic.
+    "max.compaction.lag.ms": str(DAY_MS),
+}
+"""State of a role: the newest row of each key is all that is ever read."""
+
+BY_BROKER_CLOCK = {"message.timestamp.type": "LogAppendTime"}
+"""For the topics that Babelwatch writes: with a wrong clock on our side the broker would refuse the records (the future) or
+delete them at once (the past). Nothing reads these timestamps."""
+
+
+def topic_configs(topics: TopicSettings, retention: RetentionSettings) -> dict[str, dict[str, str]]:
+    """Kafka's settings of the topics that Babelwatch creates, by topic.
+
+    A segment is closed after a day at most, because Kafka deletes and compacts closed segments only: a record is gone
+    within its retention and a day more.
+    """
+    kept_ms = {
+        topics.opinions: retention.opinions_days * DAY_MS,
+        topics.alerts: retention.alerts_days * DAY_MS,
+        topics.deadletter: retention.deadletter_days * DAY_MS,
+        topics.audit: retention.actions_days * DAY_MS,
+        topics.review: retention.actions_days * DAY_MS,
+        topics.pulse: PULSE_MS,
+    }
+    deleted = {
+        topic: {"cleanup.policy": "delete", "retention.ms": f"{ms:.0f}", "segment.ms": f"{min(ms, DAY_MS):.0f}"}
+        for topic, ms in kept_ms.items()
+    }
+    configs = {**deleted, topics.state: STATE_TOPIC, topics.notify: STATE_TOPIC}
+    return {topic: {**config, **BY_BROKER_CLOCK} for topic, config in configs.items()}
 
 
 class KafkaSettings(Settings):

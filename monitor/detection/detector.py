@@ -18,7 +18,7 @@ from monitor.detection import explain
 from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.cells import Cell
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
-from monitor.detection.quantify import Correction, correction
+from monitor.detection.quantify import Correction, correction, share_interval
 from monitor.detection.settings import DetectionSettings
 from monitor.records import Alert, Evidence, Opinion, Watermark
 
@@ -428,13 +428,8 @@ class Detector:
                     total[2] += count / correct.youden**2
         found = []
         for (entity, lang), (documents, negatives, inflation) in sorted(sums.items()):
-            share = min(max(negatives / documents, 0.0), 1.0)
-            # The counts' own spread, widened by what the correction multiplies it by; Agresti-Coull's two of each.
-            steady = (share * documents + 2) / (documents + 4)
-            spread = 1.96 * (steady * (1 - steady) * inflation / documents / (documents + 4)) ** 0.5
-            found.append(
-                Recent(entity, lang, int(documents), share, max(share - spread, 0.0), min(share + spread, 1.0))
-            )
+            share, low, high = share_interval(documents, negatives, inflation)
+            found.append(Recent(entity, lang, int(documents), share, low, high))
         return found
 
 
@@ -453,6 +448,21 @@ def read_cell(key: bytes, value: bytes) -> tuple[str, int, dict[str, tuple[int, 
     counts = {lang: (sum(row[:3]), float(row[0])) for lang, row in cell.counts.items()}
     counts[ROLLUP] = (sum(n for n, _ in counts.values()), sum(negatives for _, negatives in counts.values()))
     return rest[0], int(rest[1]), counts
+
+
+def read_progress(key: bytes, value: bytes) -> int | None:
+    """The end of the last closed bucket that a row of state tells of; None for other rows.
+
+    Raises:
+        msgspec.DecodeError: the row is damaged.
+    """
+    return int(_unpack(value, _Progress).closed_ms) if key == b"progress" else None
+
+
+def read_series(key: bytes) -> tuple[str, str] | None:
+    """The series (entity, language) whose row of state has this key; None for other rows."""
+    kind, *rest = key.decode().split("|")
+    return (rest[0], rest[1]) if kind == "series" else None
 
 
 def _by_share(languages: Iterable[str], shown: Evidence) -> list[str]:
@@ -476,4 +486,14 @@ def _unpack(data: bytes, kind: Any) -> Any:
     return msgspec.msgpack.decode(data, type=kind)
 
 
-__all__ = ["AlertSettings", "Detector", "EntityInfo", "Finding", "StateError", "Stats", "read_cell"]
+__all__ = [
+    "AlertSettings",
+    "Detector",
+    "EntityInfo",
+    "Finding",
+    "StateError",
+    "Stats",
+    "read_cell",
+    "read_progress",
+    "read_series",
+]

@@ -56,6 +56,22 @@ def correction(confusion: Floats | None) -> Correction:
     return Correction(weights, false_rate, youden)
 
 
+def share_interval(documents: float, negatives: float, inflation: float) -> tuple[float, float, float]:
+    """A corrected negative share, 0 to 1, with the ends of its 95 % interval.
+
+    The counts' own spread, widened by what the correction multiplies it by; Agresti-Coull's two of each.
+
+    Args:
+        documents: More than 0.
+        negatives: After the correction, by language: (predicted - false_rate * documents) / youden.
+        inflation: The sum over the documents of 1 / youden^2.
+    """
+    share = min(max(negatives / documents, 0.0), 1.0)
+    steady = (share * documents + 2) / (documents + 4)
+    spread = 1.96 * (steady * (1 - steady) * inflation / documents / (documents + 4)) ** 0.5
+    return share, max(share - spread, 0.0), min(share + spread, 1.0)
+
+
 def adjusted_shares(counts: Floats, confusion: Floats) -> tuple[Floats, Floats]:
     """True shares by adjusted count, with their standard errors.
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 import structlog
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
 from monitor.broker.settings import KafkaSettings, TopicSettings
-from monitor.detection.detector import read_cell
-from monitor.http.board import Board, Point
-from monitor.records import decode_alert_event
+from monitor.http.board import Board
+from monitor.records import decode_action, decode_alert_event, decode_pulse
 
 log = structlog.get_logger("monitor.follow")
+
+PULSES_S = 60.0
+"""Pulses are read from so long ago: what is older tells of nobody that is alive."""
+
+CHUNK = 500
+"""Records between two breaths: a full state topic takes seconds to read, and the loop serves health checks too."""
 
 
 async def follow(
@@ -27,22 +34,20 @@ async def follow(
     transactions: bool,
     stopping: asyncio.Event,
 ) -> None:
-    """Read alerts and state from their beginning and go on until `stopping`."""
+    """Read alerts, state, actions and pulses, and go on until `stopping`."""
     while not stopping.is_set():
         reader = client.consumer(kafka, group=None, read_committed=transactions)
         await client.patiently("following alerts and state", reader.start, stopping=stopping)
         try:
-            reader.assign(
-                [TopicPartition(name, p) for name in (topics.alerts, topics.state) for p in range(partitions[name])]
-            )
-            await reader.seek_to_beginning()
+            await _seek(reader, topics, partitions)
             while not stopping.is_set():
-                batches = await reader.getmany(timeout_ms=300, max_records=2000)
+                batches = await reader.getmany(timeout_ms=300, max_records=CHUNK)
                 for partition, records in batches.items():
                     for record in records:
-                        _show(board, partition.topic == topics.alerts, record.key, record.value)
+                        _show(board, topics, partition.topic, record)
                 if batches:
                     board.changed()
+                    await asyncio.sleep(0)
         except KafkaError as error:
             log.warning("follow.failed", reason=client.explain(error))
             await asyncio.sleep(1.0)
@@ -50,15 +55,34 @@ async def follow(
             await reader.stop()
 
 
-def _show(board: Board, is_alert: bool, key: bytes | None, value: bytes | None) -> None:
-    if value is None or key is None:
-        return
+async def _seek(reader: AIOKafkaConsumer, topics: TopicSettings, partitions: dict[str, int]) -> None:
+    whole = [
+        TopicPartition(name, p) for name in (topics.alerts, topics.state, topics.audit) for p in range(partitions[name])
+    ]
+    pulses = [TopicPartition(topics.pulse, p) for p in range(partitions[topics.pulse])]
+    reader.assign([*whole, *pulses])
+    await reader.seek_to_beginning(*whole)
+    since_ms = int((time.time() - PULSES_S) * 1000)
+    found = await reader.offsets_for_times(dict.fromkeys(pulses, since_ms))
+    for partition in pulses:
+        if (offset := found.get(partition)) is not None:
+            reader.seek(partition, offset.offset)
+        else:
+            await reader.seek_to_end(partition)
+
+
+def _show(board: Board, topics: TopicSettings, topic: str, record: ConsumerRecord[bytes, bytes]) -> None:
+    key, value = record.key or b"", record.value
     try:
-        if is_alert:
+        if topic == topics.state:
+            board.on_state(key, value)
+        elif value is None:
+            return
+        elif topic == topics.alerts:
             board.on_alert(decode_alert_event(value).data)
-        elif (cell := read_cell(key, value)) is not None:
-            entity, bucket_ms, counts = cell
-            for lang, (documents, negatives) in counts.items():
-                board.on_point(entity, lang, Point(bucket_ms, documents, negatives))
-    except (msgspec.DecodeError, ValueError) as error:
-        log.debug("follow.unreadable", reason=str(error))
+        elif topic == topics.audit:
+            board.on_action(decode_action(value))
+        else:
+            board.on_pulse(decode_pulse(value))
+    except (msgspec.DecodeError, ValueError, IndexError) as error:
+        log.debug("follow.unreadable", topic=topic, reason=str(error))

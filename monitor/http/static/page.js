@@ -1,104 +1,169 @@
-// The status page: draws what /api/v1/events sends. Every string goes in as text, never as markup.
-"use strict";
+// The status page: keeps what the daemon says, and draws the part that is asked for by the address.
+import { ask, follow } from "./api.js";
+import { count, h, patchChildren, plural, rate, when, words } from "./dom.js";
+import { act, signIn, tell, watchlistPage } from "./forms.js";
+import { incidentPage } from "./incident.js";
+import { activity, byLanguage, incidents, pipeline, watched } from "./overview.js";
 
-const make = (tag, attributes = {}, ...children) => {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
+const main = document.getElementById("main");
+const headline = document.getElementById("headline");
+const state = {
+  status: null, // the newest message, with `entities` as a map
+  session: null,
+  stream: "connecting",
+  details: new Map(), // of entities that are opened: their languages
+  incident: null, // the one that is shown, with its posts
+  shownRevision: "",
 };
-const svg = (tag, attributes) => {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
+
+const route = () => {
+  const [, page, name] = decodeURI(location.hash || "#/").split("/");
+  return page === "incident" && name ? { page, name: decodeURIComponent(name) } : { page: page === "watchlist" ? page : "overview" };
 };
-const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(share * 100)} %`);
-const clock = (ms) => (ms ? `${new Date(ms).toISOString().slice(0, 16).replace("T", " ")} UTC` : "");
+const names = () => new Map([...(state.status ? state.status.entities : [])].map(([id, entity]) => [id, entity.name]));
+const list = () => state.status.order.map((id) => state.status.entities.get(id)).filter(Boolean);
 
-const GROUPS = 48; // points of a sparkline: what is legible at 400 px
+// --- drawing --------------------------------------------------------------------------------------------------------
 
-function spark(points) {
-  const picture = svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", "aria-hidden": "true" });
-  if (points.length < 2) return picture;
-  const first = points[0][0], span = Math.max(1, points.at(-1)[0] - first + 1);
-  const cells = Array.from({ length: GROUPS }, () => [0, 0]);
-  for (const [at, documents, negatives] of points) {
-    const cell = cells[Math.min(GROUPS - 1, Math.floor(((at - first) / span) * GROUPS))];
-    cell[0] += documents;
-    cell[1] += negatives;
+function drawHeader() {
+  const { status } = state;
+  const pulse = document.getElementById("pulse");
+  if (!status) return;
+  const open = status.incidents.filter((incident) => incident.state !== "resolved");
+  const problems = status.pipeline.problems.length;
+  const said = open.length ? plural(open.length, "open incident") : "All quiet";
+  const text = problems ? `${said}, ${plural(problems, "problem")} in the pipeline` : said;
+  if (headline.textContent !== text) headline.textContent = text;
+  headline.className = open.length ? (open.some((i) => i.severity === "critical") ? "critical" : "warning") : problems ? "unwell" : "quiet-now";
+  document.title = open.length ? `(${open.length}) Babelwatch` : "Babelwatch";
+  const lag = Object.values(status.pipeline.lag).reduce((sum, n) => sum + n, 0);
+  const streams = { live: "live", lost: "connection lost, trying again", silent: "no word from the daemon", connecting: "connecting" };
+  patchChildren(pulse, [
+    h("span", { class: `stream ${state.stream}` }, streams[state.stream]),
+    status.at_ms > 0 && h("span", { class: "wide" }, "as of ", when(status.at_ms, Date.now())),
+    h("span", { class: "wide" }, `${rate(status.pipeline.documents_per_s)} documents/s`),
+    lag > 0 && h("span", { class: "wide" }, `${count(lag)} behind`),
+  ].filter(Boolean));
+  document.body.classList.toggle("stale", state.stream !== "live");
+}
+
+function drawWho() {
+  const { session } = state;
+  document.body.classList.toggle("may-act", Boolean(session && session.role === "operator"));
+  patchChildren(document.getElementById("who"), session && session.how !== "open"
+    ? [words("bdi", {}, session.name), session.how === "session" && h("button", { type: "button", class: "plain", "data-act": "sign-out" }, "Sign out")].filter(Boolean)
+    : []);
+}
+
+function draw() {
+  drawHeader();
+  const { status } = state;
+  const { page, name } = route();
+  if (!status || page === "watchlist") return;
+  if (page === "incident") {
+    if (state.incident && state.incident.incident.id === name) patchChildren(main, [incidentPage(state.incident, status, names())]);
+    return;
   }
-  const most = Math.max(...cells.map((cell) => cell[0]), 1), width = 100 / GROUPS;
-  cells.forEach(([documents], place) => {
-    const height = (documents / most) * 30;
-    picture.append(svg("rect", { class: "volume", x: place * width, y: 30 - height, width, height }));
+  const entities = list();
+  patchChildren(main, [h("div", { class: "overview", "data-key": "overview" },
+    h("div", { class: "first" }, incidents(status).filter(Boolean)),
+    h("div", { class: "second" }, watched(status, entities, state.details)),
+    h("div", { class: "third" }, byLanguage(entities)),
+    h("div", { class: "fourth" }, pipeline(status), activity(status, names())))]);
+}
+
+async function loadIncident() {
+  const { page, name } = route();
+  if (page !== "incident") return;
+  const brief = state.status && state.status.incidents.find((incident) => incident.id === name);
+  const revision = `${name} ${brief ? brief.revision : ""} ${state.status ? state.status.at_ms : ""}`;
+  if (revision === state.shownRevision && state.incident) return;
+  state.shownRevision = revision;
+  try {
+    const detail = await ask("GET", `/incidents/${encodeURIComponent(name)}`);
+    if (route().name !== name) return;
+    state.incident = detail;
+    draw();
+  } catch (error) {
+    if (error.status === 404) patchChildren(main, [h("p", { class: "back" }, h("a", { href: "#/" }, "← Overview")), h("p", { class: "quiet" }, "This incident is no longer kept.")]);
+  }
+}
+
+async function loadDetails() {
+  await Promise.all([...document.querySelectorAll("details[open][data-entity]")].map(async ({ dataset: { entity } }) => {
+    state.details.set(entity, await ask("GET", `/entities/${encodeURIComponent(entity)}`).catch(() => null));
+  }));
+}
+
+// --- what comes in ---------------------------------------------------------------------------------------------------
+
+async function onStatus(message) {
+  const entities = new Map();
+  for (const id of message.order) if (state.status && state.status.entities.has(id)) entities.set(id, state.status.entities.get(id));
+  for (const entity of message.entities) entities.set(entity.id, entity);
+  const older = state.status;
+  state.status = { ...message, entities };
+  if (!older || older.at_ms !== message.at_ms) await loadDetails();
+  draw();
+  loadIncident();
+}
+
+function start() {
+  follow({
+    onStatus,
+    onState: (stream) => { if (state.stream !== stream) { state.stream = stream; drawHeader(); } },
+    onSignedOut: (error) => { state.session = null; state.status = null; drawWho(); signIn(main, error.status === 401 ? "" : error.message, begin); },
   });
-  const line = cells.map(([documents, negatives], place) => (documents ? `${(place + 0.5) * width},${30 - (negatives / documents) * 30}` : null));
-  picture.append(svg("polyline", { class: "share", points: line.filter(Boolean).join(" ") }));
-  return picture;
 }
 
-function row(lang, series, alarm) {
-  const recent = series.points.slice(-60);
-  const documents = recent.reduce((sum, point) => sum + point[1], 0);
-  const negatives = recent.reduce((sum, point) => sum + point[2], 0);
-  const share = documents ? negatives / documents : null;
-  const node = make("div", { class: `row${lang === "*" ? " all" : ""}${alarm ? " alarm" : ""}` });
-  node.append(make("span", {}, lang === "*" ? "all" : lang), spark(series.points),
-    make("span", { class: "value", title: "negative share (expected), posts in the last hour of buckets" },
-      `${percent(share)} (${percent(series.expected)}) · ${documents}`));
-  return node;
-}
-
-function entity(item, opened) {
-  const card = make("article", { class: `entity${item.open.length ? " firing" : ""}` });
-  const { "*": all, ...languages } = item.series;
-  const details = make("details", { "data-key": `entity ${item.id}` }, make("summary", {}, `${Object.keys(languages).length} languages`));
-  if (opened.has(`entity ${item.id}`)) details.open = true;
-  for (const [lang, series] of Object.entries(languages)) details.append(row(lang, series, false));
-  card.append(make("h3", { dir: "auto" }, item.name), row("*", all, item.open.length > 0), details);
-  return card;
-}
-
-function incident(item, opened) {
-  const resolved = item.state === "resolved";
-  const card = make("article", { class: `${resolved ? "resolved" : "firing"} ${item.severity}`, id: item.incident });
-  card.append(
-    make("div", { class: "state" }, `${item.state} · ${item.severity} · since ${clock(item.onset_ms)}${resolved ? ` · over ${clock(item.ended_ms)}` : ""}`),
-    make("h3", { dir: "auto" }, item.summary));
-  const shares = (name, list) => (list && list.length ? `${name}: ${list.map((s) => `${s.name} ${percent(s.share)}`).join(", ")}` : "");
-  const facts = [shares("Languages", item.evidence.languages), shares("Sources", item.evidence.sources), shares("Topics", item.evidence.topics)];
-  for (const fact of facts.filter(Boolean)) card.append(make("p", { class: "facts", dir: "auto" }, fact));
-  if (item.evidence.terms) card.append(make("p", { class: "terms" }, ...item.evidence.terms.map((term) => make("span", { dir: "auto" }, term))));
-  const key = `incident ${item.incident}`;
-  const details = make("details", { "data-key": key }, make("summary", {}, `${(item.evidence.posts || []).length} posts, ${item.steps.length} steps`));
-  if (opened.has(key)) details.open = true;
-  const posts = make("ul", { class: "posts" });
-  for (const post of item.evidence.posts || []) {
-    const meta = make("div", { class: "meta" }, `${post.lang} · ${clock(post.published_ms)}${post.copies > 1 ? ` · ×${post.copies}` : ""} · ${post.source || ""} `);
-    if (/^https?:\/\//.test(post.url || "")) meta.append(make("a", { href: post.url, rel: "noopener noreferrer", target: "_blank" }, "open"));
-    posts.append(make("li", {}, make("div", { dir: "auto", lang: post.lang }, post.text), meta));
+async function begin() {
+  try {
+    state.session = await ask("GET", "/session");
+  } catch (error) {
+    if (error.status === 0 || error.status >= 500) { main.replaceChildren(h("p", { class: "problem" }, error.message)); setTimeout(begin, 3000); return; }
+    signIn(main, error.status === 401 ? "" : error.message, begin);
+    return;
   }
-  const steps = make("ul", { class: "posts" });
-  for (const step of item.steps) steps.append(make("li", { class: "meta" }, `${clock(step.at_ms)} · ${step.state} · ${step.severity}`));
-  details.append(posts, steps);
-  card.append(details);
-  return card;
+  drawWho();
+  main.replaceChildren(h("p", { class: "quiet loading" }, "Reading …"));
+  start();
+  go();
 }
 
-function draw(status) {
-  const opened = new Set([...document.querySelectorAll("details[open]")].map((node) => node.dataset.key));
-  const focused = document.activeElement?.closest("details")?.dataset.key;
-  const flow = status.pipeline;
-  document.getElementById("pipeline").textContent =
-    Object.entries(flow).map(([name, value]) => `${name} ${value}`).join(" · ") || "running";
-  const incidents = document.getElementById("incidents");
-  if (status.incidents.length) incidents.replaceChildren(...status.incidents.map((item) => incident(item, opened)));
-  document.getElementById("entities").replaceChildren(...status.entities.map((item) => entity(item, opened)));
-  if (focused) document.querySelector(`details[data-key="${CSS.escape(focused)}"] summary`)?.focus();
-  const open = status.incidents.filter((item) => item.state !== "resolved").length;
-  document.title = open ? `(${open}) Babelwatch` : "Babelwatch";
+function go() {
+  const { page } = route();
+  state.shownRevision = "";
+  if (page === "watchlist") watchlistPage(main, state.session && state.session.role === "operator");
+  else if (page === "incident") { state.incident = null; loadIncident(); }
+  else draw();
 }
 
-const source = new EventSource("api/v1/events");
-source.onmessage = (event) => draw(JSON.parse(event.data));
-source.onerror = () => { document.getElementById("pipeline").textContent = "connection lost, trying again …"; };
+// --- what people do ---------------------------------------------------------------------------------------------------
+
+window.addEventListener("hashchange", () => {
+  if (!state.session) return;
+  go();
+  window.scrollTo(0, 0);
+  main.focus({ preventScroll: true });
+});
+
+document.addEventListener("toggle", async (event) => {
+  const { entity } = event.target.dataset || {};
+  if (!entity || !event.target.open) return;
+  await loadDetails();
+  draw();
+}, true);
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-act]");
+  if (!button) return;
+  const { act: kind, entity, incident } = button.dataset;
+  if (kind === "sign-out") {
+    await ask("DELETE", "/session").catch((error) => tell(error.message, true));
+    location.reload();
+  } else if (kind !== "cancel") {
+    act(kind, { entity, incident }, names());
+  }
+});
+
+begin();

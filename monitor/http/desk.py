@@ -1,0 +1,70 @@
+"""What people do: each action is written to the audit topic before it counts, false alarms to the review topic too."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from monitor.broker.settings import TopicSettings
+from monitor.errors import BabelwatchError
+from monitor.http.board import Board
+from monitor.records import Action, ActionKind, encode
+
+log = structlog.get_logger("monitor.desk")
+
+NO_ENTITY = b"*"
+"""Key on the audit topic of an action that is about no single entity."""
+
+
+class DeskClosedError(BabelwatchError):
+    """Actions cannot be recorded now, so none is taken."""
+
+
+class Desk:
+    """Takes people's actions.
+
+    Args:
+        topics: Where they go.
+        board: Shows them at once: the person who acted must not wait for the topic to come round.
+        now_s: The wall clock.
+    """
+
+    def __init__(self, topics: TopicSettings, board: Board, now_s: Callable[[], float] = time.time) -> None:
+        self._topics = topics
+        self._board = board
+        self._now_s = now_s
+        self.producer: AIOKafkaProducer | None = None
+        """Set once the broker is there."""
+
+    async def act(
+        self, kind: ActionKind, who: str, *, entity: str = "", incident: str = "", for_s: int = 0, note: str = "",
+        changes: tuple[str, ...] = (), version: str = "",
+    ) -> Action:  # fmt: skip
+        """Record one action; when this returns, it is durable.
+
+        Raises:
+            DeskClosedError: the broker does not take it.
+        """
+        at_ms = int(self._now_s() * 1000)
+        action = Action(
+            id=uuid.uuid4().hex, kind=kind, who=who, at_ms=at_ms, entity=entity, incident=incident,
+            until_ms=at_ms + for_s * 1000 if for_s else 0, note=note, changes=changes, version=version,
+        )  # fmt: skip
+        if self.producer is None:
+            raise DeskClosedError("Kafka is not reached yet, so the action cannot be recorded")
+        key, value = entity.encode() or NO_ENTITY, encode(action)
+        try:
+            if kind == "false_alarm":
+                await self.producer.send_and_wait(self._topics.review, value, key=key)
+            await self.producer.send_and_wait(self._topics.audit, value, key=key)
+        except KafkaError as error:
+            raise DeskClosedError(f"Kafka did not take the action: {type(error).__name__}") from error
+        log.info("action", kind=kind, who=who, entity=entity, incident=incident, until_ms=action.until_ms)
+        self._board.on_action(action)
+        self._board.changed()
+        return action

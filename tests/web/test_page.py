@@ -1,0 +1,299 @@
+"""The status page in a real browser, against a process that is fed by a real broker's topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from monitor.http.access import hash_token, new_token
+from monitor.http.settings import TokenSettings
+from monitor.records import Action, cloud_event, encode
+from tests.web import scene
+from tests.web.browser import Browser
+from tests.web.site import PageProcess
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def incident_of(a_day: scene.Scene) -> str:
+    return a_day.alerts[-1].incident
+
+
+def test_the_first_screen_tells_what_is_wrong_what_is_watched_and_how_the_daemon_does(
+    browser: Browser, page: PageProcess
+) -> None:
+    browser.complaints()
+    browser.open(page.url)
+    browser.sees("1 open incident", "#headline")
+    browser.sees("80% negative, usually 13%", ".now")
+    browser.sees("Orvane Bank", ".before")
+    browser.sees("All processes are well", ".pipeline")
+    assert [row.text for row in browser.all(".processes strong")] == ["classify", "detect", "notify"]
+    assert len(browser.all(".entities .spark")) == 3
+    assert [cell.text.split()[0] for cell in browser.all(".by-language tbody tr:first-child td")]
+    assert browser.js("return document.title") == "(1) Babelwatch"
+    browser.all(".entity summary")[0].click()
+    browser.sees("Hebrew", ".watched")
+    assert len(browser.all(".entity .languages > li")) == 5
+    assert browser.complaints() == []
+
+
+def test_a_post_with_markup_is_text_and_a_link_that_runs_code_is_none(
+    browser: Browser, page: PageProcess, a_day: scene.Scene
+) -> None:
+    browser.open(f"{page.url}/#/incident/{incident_of(a_day)}")
+    browser.sees('<script>document.title="owned"</script>', ".posts")
+    assert "owned" not in browser.js("return document.title")
+    assert browser.all("main script, main img, main iframe, main b b") == []
+    for link in browser.all("main a"):
+        assert link.get_attribute("href").startswith(("http://127.0.0.1", "https://chirp.example"))
+    outside = browser.js("return performance.getEntriesByType('resource').map((r) => r.name)")
+    assert all(name.startswith(page.url) for name in outside)
+    browser.open(page.url)
+    browser.sees("<b>للطاقة</b>", ".watched")
+
+
+def test_right_to_left_posts_are_shown_rightly_within_a_left_to_right_page(
+    browser: Browser, page: PageProcess, a_day: scene.Scene
+) -> None:
+    browser.open(f"{page.url}/#/incident/{incident_of(a_day)}")
+    browser.one(".posts blockquote")
+    shown = browser.js(
+        "return [...document.querySelectorAll('.posts blockquote')].map((q) => [q.lang, getComputedStyle(q).direction, q.textContent])"
+    )
+    directions = {lang: direction for lang, direction, _ in shown}
+    # The Hebrew post begins with a Latin name: its first letter would say otherwise.
+    assert directions["he"] == directions["ar"] == "rtl"
+    assert directions["en"] == "ltr"
+    assert browser.js("return getComputedStyle(document.querySelector('.post .meta')).direction") == "ltr"
+    # The exclamation mark of the Arabic sentence stands at its left end.
+    arabic = next(text for _, _, text in shown if text.endswith("!"))
+    left, right = browser.js(
+        """const q = [...document.querySelectorAll('.posts blockquote')].find((q) => q.textContent === arguments[0]);
+        const at = (place) => { const r = document.createRange(); r.setStart(q.firstChild, place); r.setEnd(q.firstChild, place + 1); return r.getBoundingClientRect().left; };
+        return [at(q.textContent.length - 1), at(0)];""",
+        arabic,
+    )
+    assert left < right
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (400, False), (1600, False), (1600, True)])
+def test_it_fits_a_phone_and_a_wide_screen_in_light_and_dark(
+    browser: Browser, page: PageProcess, a_day: scene.Scene, width: int, dark: bool
+) -> None:
+    for path, wanted in (
+        ("", ".overview .entity"),
+        (f"#/incident/{incident_of(a_day)}", ".detail .post"),
+        ("#/watchlist", ".entries li"),
+    ):
+        browser.open(f"{page.url}/{path}", width=width, dark=dark)
+        browser.one(wanted)
+        if not path:
+            browser.all(".entity summary")[0].click()
+            browser.one(".languages li")
+        size = browser.js("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert size[0] <= size[1] <= width, path
+        paper, ink = browser.js(
+            "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color].map((c) => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0))"
+        )
+        assert (paper < ink) == dark
+        assert abs(paper - ink) > 380
+    if width == 400:
+        browser.open(f"{page.url}/#/incident/{incident_of(a_day)}", width=width, height=800)
+        button = browser.one("[data-act=acknowledge]")
+        place = browser.js("const r = arguments[0].getBoundingClientRect(); return [r.top, r.bottom, r.height]", button)
+        assert 0 < place[0] < place[1] <= 800, "the thumb reaches what is to be done without scrolling"
+        assert place[2] >= 44
+
+
+def test_a_change_arrives_by_itself_and_moves_nothing_that_someone_holds(
+    browser: Browser, page: PageProcess, a_day: scene.Scene
+) -> None:
+    browser.open(page.url)
+    browser.sees("1 open incident", "#headline")
+    browser.all(".entity summary")[1].click()
+    browser.one(".entity details[open] .languages li")
+    browser.js("window.kept = document.querySelectorAll('.entity summary')[1]; window.kept.focus()")
+    last = a_day.alerts[-1]
+    over = msgspec.structs.replace(
+        last,
+        id="over",
+        state="resolved",
+        sequence=last.sequence + 1,
+        ended_ms=last.at_ms + 60_000,
+        at_ms=last.at_ms + 60_000,
+    )
+    page.send(page.topics.alerts, [(last.incident.encode(), encode(cloud_event(over)))])
+    browser.sees("All quiet", "#headline")
+    browser.sees("Nothing is out of the ordinary", ".now")
+    assert browser.js("return document.title") == "Babelwatch"
+    assert browser.js("return document.activeElement === window.kept && window.kept.parentElement.open")
+
+
+def test_it_says_when_the_daemon_is_gone_and_comes_back_by_itself(
+    browser: Browser, start: Callable[..., PageProcess], a_day: scene.Scene
+) -> None:
+    first = start()
+    first.show(a_day)
+    browser.open(first.url)
+    browser.sees("live", "#pulse")
+    port = int(first.url.rsplit(":", 1)[1])
+    first.stop()
+    browser.until(lambda: "trying again" in browser.text("#pulse"), "it says that the connection is lost")
+    second = start(first.topics) if port == 0 else start_at(start, first, port)
+    browser.until(lambda: "live" in browser.text("#pulse"), "it is live again")
+    browser.sees("1 open incident", "#headline")
+    second.stop()
+
+
+def start_at(start: Callable[..., PageProcess], before: PageProcess, port: int) -> PageProcess:
+    """A process in the place of one that ended."""
+    made = PageProcess(
+        before.kafka, before.topics, before.watchlist_file.parent, before.http.model_copy(update={"port": port})
+    )
+    return made.start()
+
+
+def test_everything_can_be_done_by_keyboard(browser: Browser, page: PageProcess, a_day: scene.Scene) -> None:
+    from selenium.webdriver import Keys
+
+    def focused() -> str:
+        return str(
+            browser.js(
+                "const e = document.activeElement; return e.dataset.act || e.id || e.className || e.getAttribute('href') || e.tagName"
+            )
+        )
+
+    def walk(to: str) -> None:
+        for _ in range(40):
+            if to in str(browser.js("return document.activeElement.outerHTML.slice(0, 200)")):
+                return
+            browser.press(Keys.TAB)
+        raise AssertionError(f"the tab key never came to {to}; at {focused()}")
+
+    browser.open(page.url)
+    browser.one(".incident a")
+    browser.press(Keys.TAB)
+    assert focused() == "skip"
+    walk(f"#/incident/{incident_of(a_day)}")
+    browser.press(Keys.ENTER)
+    browser.one(".detail")
+    walk('data-act="acknowledge"')
+    outline = browser.js(
+        "const s = getComputedStyle(document.activeElement); return [s.outlineStyle, parseFloat(s.outlineWidth)]"
+    )
+    assert outline[0] == "solid"
+    assert outline[1] >= 2
+    browser.press(Keys.ENTER)
+    browser.sees("seen by local", ".detail")
+    walk('data-act="mute"')
+    browser.press(Keys.ENTER)
+    browser.one("dialog[open]")
+    browser.press(Keys.ESCAPE)
+    browser.until(lambda: not browser.all("dialog[open]"), "escape closes the dialog")
+    assert focused() == "mute"
+    browser.press(Keys.ENTER)
+    browser.one("dialog[open]")
+    browser.press(Keys.ARROW_RIGHT, Keys.TAB, "too loud <b>", Keys.ENTER)
+    browser.sees("muted until", ".detail")
+    browser.sees("too loud <b>", ".detail")
+
+
+def test_every_control_has_a_name_and_the_page_has_landmarks(
+    browser: Browser, page: PageProcess, a_day: scene.Scene
+) -> None:
+    for path, wanted in (("", ".overview .entity"), (f"#/incident/{incident_of(a_day)}", ".detail .post")):
+        browser.open(f"{page.url}/{path}")
+        browser.one(wanted)
+        nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        seen = [
+            (n.get("role", {}).get("value"), n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")
+        ]
+        roles = {role for role, _ in seen}
+        assert {"banner", "main", "heading", "status"} <= roles
+        nameless = [
+            role for role, name in seen if role in ("button", "link", "textbox", "image", "img") and not name.strip()
+        ]
+        assert nameless == []
+        levels = browser.js("return [...document.querySelectorAll('main h2, main h3')].map((h) => +h.tagName[1])")
+        assert levels[0] == 2
+    assert browser.js("return document.documentElement.lang") == "en"
+
+
+def test_what_one_person_does_is_seen_on_another_replica(
+    browser: Browser, start: Callable[..., PageProcess], a_day: scene.Scene
+) -> None:
+    here = start()
+    there = start(here.topics)
+    here.show(a_day)
+    browser.open(f"{here.url}/#/incident/{incident_of(a_day)}")
+    browser.one("[data-act=false_alarm]").click()
+    browser.one("dialog[open] input[name=note]").send_keys("a film of that name")
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("false alarm, says local", ".detail")
+    browser.open(f"{there.url}/#/incident/{incident_of(a_day)}")
+    browser.sees("false alarm, says local", ".detail")
+    browser.sees("a film of that name", ".timeline")
+
+
+def test_the_watchlist_is_changed_by_hand(browser: Browser, page: PageProcess) -> None:
+    browser.open(f"{page.url}/#/watchlist")
+    browser.one('[data-edit=""]').click()
+    form = browser.one("dialog[open] form")
+    for name, value in (("id", "initech"), ("name", "Initech"), ("labels", "owner without a colon")):
+        form.find_element("name", name).send_keys(value)
+    aliases = form.find_element("name", "aliases")
+    aliases.clear()
+    aliases.send_keys("*: Initech, #initech\nar: إنيتك")
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("write each line as", "dialog")
+    labels = form.find_element("name", "labels")
+    labels.clear()
+    labels.send_keys("owner: office")
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("إنيتك", ".entries")
+    assert 'ar" = ["إنيتك"]' in page.watchlist_file.read_text(encoding="utf-8")
+    browser.open(page.url)
+    browser.sees("Initech", ".watched")
+    browser.sees("changed the watchlist: +initech", ".activity")
+
+
+def test_signing_in_shows_the_page_and_a_viewer_can_only_look(
+    browser: Browser, start: Callable[..., PageProcess], a_day: scene.Scene
+) -> None:
+    token = new_token()
+    vera = TokenSettings(name="vera", role="viewer", sha256=hash_token(token))
+    process = start(tokens=(vera,))
+    process.show(a_day)
+    browser.open(process.url)
+    field = browser.one("input[name=token]")
+    field.send_keys("bw_wrong\n")
+    browser.sees("this token is not known", ".sign-in")
+    field.clear()
+    field.send_keys(f"{token}\n")
+    browser.sees("1 open incident", "#headline")
+    browser.sees("vera", "#who")
+    assert not any(button.is_displayed() for button in browser.all("[data-act=mute]"))
+    assert "babelwatch_session" not in browser.js("return document.cookie")
+    browser.one("[data-act=sign-out]").click()
+    browser.one("input[name=token]")
+
+
+def test_a_mute_ends_on_the_page_when_its_time_is_over(browser: Browser, page: PageProcess) -> None:
+    now_ms = int(time.time() * 1000)
+    mute = Action(id="m", kind="mute", who="anna", at_ms=now_ms, entity="noor", until_ms=now_ms + 3_600_000)
+    page.tell(page.topics.audit, "noor", mute)
+    browser.open(page.url)
+    browser.sees("muted until", ".watched")
+    page.tell(page.topics.audit, "noor", msgspec.structs.replace(mute, id="n", at_ms=now_ms + 1, until_ms=now_ms + 2))
+    browser.until(lambda: "muted until" not in browser.text(".watched"), "the mute is over")
+
+
+def test_nothing_yet_is_said_calmly(browser: Browser, start: Callable[..., Any]) -> None:
+    browser.open(start().url)
+    browser.sees("Nothing has been read yet.", ".now")
+    browser.sees("All quiet", "#headline")

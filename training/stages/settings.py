@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 class LoopSettings(Settings):
     """Everything about one round of gradient descent."""
+
+    immaterial: ClassVar[frozenset[str]] = frozenset({"checkpoint_minutes"})
 
     name: str = Field("", description="Folder of the stage in the run; by default its type.", pattern=r"^[\w-]*$")
     sources: tuple[str, ...] = Field((), description="Train on these sources only; none named: on all.")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def run(context: Context, folder: Path) -> None:
     """The stage."""
     recipe, settings = context.recipe, context.settings
-    base = load_base(recipe.encoder.model, context.cache)
+    base = load_base(base_name(recipe.encoder.model, context.recipe_folder), context.cache)
     tokenizer = Tokenizer.from_str(base.tokenizer.decode())
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -47,6 +47,12 @@ def run(context: Context, folder: Path) -> None:
     save_classifier(Classifier(base.encoder, about), content, folder)
     lengths = _lengths(Tokenizer.from_str(content), data)
     (folder / "tokens.json").write_text(json.dumps(lengths, indent=1) + "\n", encoding="utf-8")
+
+
+def base_name(name: str, recipe_folder: Path) -> str:
+    """A folder, relative to the recipe, or the name as it is."""
+    folder = resolved(name, recipe_folder)
+    return str(folder) if folder.is_dir() else name
 
 
 def _choose(

@@ -1,0 +1,98 @@
+"""A tiny recipe goes the whole road, from rows to the daemon's classifier; and one that was killed ends where it would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from tests.unit.training import corpus  # noqa: E402
+from training.errors import TrainingError  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
+from training.run import run_recipe  # noqa: E402
+
+ROOT = Path(__file__).parents[3]
+
+
+def train(recipe: Path, runs: Path, *changes: str) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    return run_recipe(load_recipe(recipe, changes), recipe.parent, runs, cache=runs, say=said.append), said
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus.write_all(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(recipe, tmp_path_factory.mktemp("runs"))[0]
+
+
+def test_it_learns_and_the_daemon_serves_what_it_learned(run: Path, tmp_path: Path) -> None:
+    from export.run import ExportOptions, export_bundle
+    from monitor.oneshot import classify_texts
+
+    calibration = json.loads((run / "calibration.json").read_text())
+    assert calibration["sentiment"]["*"]["macro_f1"] > 0.9
+    assert calibration["topic"]["*"]["macro_f1"] > 0.9
+    assert set(calibration["sentiment"]) == {"*", *corpus.LANGS}
+    about = json.loads((run / "model.json").read_text())
+    assert about["languages"] == list(corpus.LANGS)
+    assert about["provenance"]["data"] == ["news", "posts"]
+
+    export_bundle(run, tmp_path / "bundle", options=ExportOptions(name="tiny", benchmark=False))
+    for label, telling in corpus.TELLING.items():
+        (found,) = classify_texts([f"{telling} ba {telling} {telling}"], tmp_path / "bundle")
+        assert found.sentiment == label
+
+
+def test_the_vocabulary_is_cut_before_training(run: Path) -> None:
+    from export.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(run)
+    pieces = checkpoint.tokenizer.get_vocab_size(with_added_tokens=True)
+    assert pieces <= 700
+    assert checkpoint.model.encoder.get_input_embeddings().weight.shape[0] == pieces  # type: ignore[operator]
+
+
+def test_what_is_done_is_not_done_again_and_what_changed_is(recipe: Path, run: Path) -> None:
+    _, said = train(recipe, run.parents[1])
+    assert all(line.endswith("done before") for line in said)
+    _, said = train(recipe, run.parents[1], "calibrate.folds=3")
+    assert "transfer: done before" in said
+    assert "calibrate: made from other settings or data; again" in said
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(recipe: Path, run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "monitor.cli", "train", str(recipe), "--runs", str(tmp_path)]
+    command += ["--set", "stages.0.checkpoint_minutes=1e-6"]  # save after each step
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    state = tmp_path / "tiny" / "work" / "finetune" / "state" / "progress.json"
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as killed:
+        assert killed.stderr is not None
+        while not (state.exists() and json.loads(state.read_text())["step"] >= 5):
+            assert killed.stderr.readline(), "it ended before it could be killed"
+        killed.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "tiny" / "finetune").exists()
+    # How often it is saved is no part of the result, so the fingerprint lets the default of the recipe go on from it.
+    final, said = train(recipe, tmp_path)
+    assert any("going on from step" in line for line in said)
+    for file in ("encoder/model.safetensors", "heads.safetensors"):
+        expected, found = load_file(run / file), load_file(final / file)
+        assert all(torch.equal(expected[name], found[name]) for name in expected), file
+
+
+def test_a_loss_that_is_no_number_is_one_clear_line(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is not a number at step .* \(a smaller learning_rate"):
+        train(recipe, tmp_path, "stages.0.learning_rate=1e30", "stages.0.clip=1e30", "stages.0.warmup=0")
+    assert not (tmp_path / "tiny" / "finetune").exists()

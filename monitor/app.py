@@ -39,10 +39,11 @@ from monitor.inference.classifier import BatchReport, Classifier
 from monitor.inference.engine import Engine
 from monitor.metrics import Metrics
 from monitor.records import Alert, Pulse
+from monitor.roles.actions import ActionFeed
 from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
 from monitor.roles.follow import follow
-from monitor.roles.notify import NotifyProcessor
+from monitor.roles.notify import NotifyProcessor, read_rows
 from monitor.roles.pulse import Pulses, beat
 from monitor.roles.stream import StreamRole
 from monitor.settings import secret
@@ -100,6 +101,7 @@ class App:
         self._bundle = Bundle.load(config.inference.bundle)
         self._roles: dict[str, StreamRole] = {}
         self._detectors: dict[TopicPartition, Detector] = {}
+        self._feed: ActionFeed | None = None
         self._stopping = asyncio.Event()
         self._starting = "connecting to the broker"
         self._started_at = time.monotonic()
@@ -166,6 +168,8 @@ class App:
             role.run(self._stopping, drain_s=drain_s) for role in self._roles.values()
         ]
         jobs.append(self.watchlist.follow(self._stopping))
+        if self._feed is not None:
+            jobs.append(self._feed.run(self._stopping))
         producer = client.producer(self.kafka)
         await client.patiently("starting the producer", producer.start, stopping=self._stopping)
         stack.push_async_callback(producer.stop)
@@ -244,12 +248,15 @@ class App:
         )  # fmt: skip
 
     async def _make_notify(self, stack: contextlib.AsyncExitStack, transactions: bool) -> None:
+        topics = self.config.topics
+        feed = self._feed = ActionFeed(self.kafka, topics.audit, self.partitions[topics.audit])
         for settings in self.config.sinks:
             sink = make_sink(settings)
             stack.push_async_callback(sink.close)
-            role = self._role(f"notify.{settings.name}", self.config.topics.alerts, transactions)
-            role.new_processor = lambda _, sink=sink, settings=settings: NotifyProcessor(  # type: ignore[misc]
-                sink, settings, topics=self.config.topics, metrics=self.metrics, stopping=self._stopping,
+            role = self._role(f"notify.{settings.name}", topics.alerts, transactions)
+            role.new_processor = lambda partition, sink=sink, settings=settings: NotifyProcessor(  # type: ignore[misc]
+                partition, sink, settings, topics=topics, feed=feed, metrics=self.metrics, stopping=self._stopping,
+                rows=lambda: read_rows(self.kafka, topics, partition, settings.name, transactions=transactions),
                 rng=random.Random(),
             )  # fmt: skip
 

@@ -25,9 +25,11 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="The configuration file.")
 bundle_app = typer.Typer(no_args_is_help=True, help="Model bundles.")
+notify_app = typer.Typer(no_args_is_help=True, help="Sinks: where alerts go.")
 deadletter_app = typer.Typer(no_args_is_help=True, help="Records that could not be used.")
 app.add_typer(config_app, name="config")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(notify_app, name="notify")
 app.add_typer(deadletter_app, name="deadletter")
 
 out = Console()
@@ -164,10 +166,11 @@ def validate(config: Annotated[Path, typer.Argument(help="The configuration file
     with _told_plainly():
         from monitor.config import load_config
         from monitor.inference.bundle import Bundle
+        from monitor.sinks import problems as problems_of_sinks
         from monitor.watchlist import load_watchlist
 
         settings = load_config(config)
-        problems = []
+        problems = problems_of_sinks(settings.sinks)
         for check in (lambda: load_watchlist(settings.watchlist), lambda: Bundle.load(settings.inference.bundle)):
             try:
                 check()
@@ -225,6 +228,23 @@ def bundle_verify(path: Annotated[Path, typer.Argument(help="The bundle's folder
         out.print(
             f"[green]{path} is whole[/]: version {bundle.version}, {len(bundle.manifest.files)} files", highlight=False
         )
+
+
+@notify_app.command("test")
+def notify_test(
+    sink: Annotated[str, typer.Argument(help="Name of the sink in the configuration.")],
+    config: ConfigOption = None,
+    state: Annotated[str, typer.Option(help="firing, escalated or resolved.")] = "firing",
+) -> None:
+    """Send a marked sample to one sink, at once, and say what happened: exit code 0 when it took it, 1 when not."""
+    with _told_plainly():
+        from monitor.config import load_config
+        from monitor.sinks.trial import send_sample
+
+        told = asyncio.run(send_sample(load_config(config).sinks, sink, state))
+        for line in told.lines:
+            out.print(_escaped(line), highlight=False, soft_wrap=True)
+        raise typer.Exit(0 if told.delivered else 1)
 
 
 @deadletter_app.command("replay")

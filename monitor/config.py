@@ -25,7 +25,7 @@ from monitor.http.settings import HttpSettings
 from monitor.inference.settings import InferenceSettings
 from monitor.log import LogSettings
 from monitor.settings import Settings, as_toml
-from monitor.sinks.base import SinkSettings
+from monitor.sinks.settings import SinkSettings
 
 ENV_PREFIX = "BABELWATCH__"
 ENV_DELIMITER = "__"
@@ -199,7 +199,7 @@ def _explain(where: str, error: ValidationError) -> list[str]:
             if isinstance(given, str | int | float | bool) and item["type"] != "extra_forbidden"
             else ""
         )
-        secret = any(word in key for word in ("password", "secret", "token", "salt"))
+        secret = any(word in key for word in ("password", "secret", "token", "salt", "key", "url"))
         hint = f" ({_HINTS[item['type']]})" if item["type"] in _HINTS else ""
         lines.append(f"{where}: {key}: {message}{'' if secret else shown}{hint}")
     return lines

@@ -14,6 +14,7 @@ from monitor.documents.parse import Reason as RefusedBecause
 from monitor.inference.engine import Reason as FailedBecause
 from monitor.metrics import Metrics, Sample
 from monitor.records import AlertState, Severity
+from monitor.roles.notify import NotifyProcessor
 from monitor.roles.stream import StreamRole
 from monitor.watch import WatchlistKeeper
 
@@ -36,6 +37,7 @@ def provide_process(metrics: Metrics, roles: Mapping[str, StreamRole], watchlist
         lambda: [((r.name, str(p)), n) for r in roles.values() for p, n in r.positions().items()],
     )
     provide("babelwatch_role_ready", lambda: [((role.name,), float(role.ready)) for role in roles.values()])
+    provide("babelwatch_held_alerts", lambda: _held(roles))
     provide("babelwatch_clock_seconds", lambda: [((), time.time())])
     provide(
         "babelwatch_entity_info",
@@ -128,3 +130,12 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> N
                 metrics.deliveries.labels(sink.name, result)
         for reason in ("not_an_alert", "sink_rejected"):
             metrics.dead_letters.labels("notify", reason)
+
+
+def _held(roles: Mapping[str, StreamRole]) -> list[Sample]:
+    """Alerts held back, of each sink that this process serves."""
+    return [
+        ((name.removeprefix("notify."),), sum(p.held for p in role.processors() if isinstance(p, NotifyProcessor)))
+        for name, role in roles.items()
+        if name.startswith("notify.")
+    ]

@@ -142,9 +142,15 @@ class Metrics:
         # notify
         self.deliveries = counter(
             "deliveries_total",
-            "Attempts to deliver an alert: result delivered, retry, rejected or skipped.",
+            "Attempts to deliver a message: result delivered, retry or rejected; and alerts skipped: not for this sink.",
             "sink",
             "result",
+        )
+        self.withheld = counter(
+            "withheld_alerts_total",
+            "Alerts not delivered as they came: reason muted, acknowledged, quiet, digest or daily.",
+            "sink",
+            "reason",
         )
         self.delivery_seconds = histogram("delivery_seconds", "Duration of one attempt to deliver.", "sink")
         self.sink_failing = gauge(

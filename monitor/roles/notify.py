@@ -1,6 +1,7 @@
-"""notify: alerts of one partition, in order, to one sink; retried until taken, dead-lettered when refused.
+"""notify: alerts of one partition, in order, to one sink; held when it is not the time, retried until taken.
 
-Each sink has a consumer group of its own, so its progress is durable and a dead sink slows no other.
+Each sink has a consumer group of its own, so its progress is durable and a dead sink slows no other. What is held (quiet
+hours, digests, mutes) and what the sink knows lies in rows on the notify topic, written in the commit of the offset.
 """
 
 from __future__ import annotations
@@ -8,140 +9,209 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker.deadletter import deadletter
-from monitor.broker.settings import TopicSettings
+from monitor.broker.reading import read_range
+from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
-from monitor.records import Alert, Origin, decode_alert_event
-from monitor.roles.lane import IDLE_S, Start
-from monitor.sinks.base import Delivered, Outcome, Rejected, Retry, Sink, SinkSettings, retry_delay, routes
+from monitor.records import Origin, cloud_event, decode_alert_event, encode
+from monitor.roles.actions import ActionFeed
+from monitor.roles.lane import Start
+from monitor.sinks.base import Delivered, DigestSink, Outcome, Rejected, Retry, Sink, retry_delay
+from monitor.sinks.outbox import Held, Notice, Outbox, Single
+from monitor.sinks.settings import SinkSettings
 
 log = structlog.get_logger("monitor.notify")
 
-REPEAT_WINDOW = 10_000
-"""Alert ids remembered per partition: on a broker without transactions a restart repeats at most the alerts of one
-commit interval, which is far fewer."""
+TICK_S = 1.0
+"""How often what is held is looked at: quiet hours end and mutes run out without any alert coming."""
 
-
-class SinkStopping(Exception):  # noqa: N818 - it is no error, but the way out of a long wait
-    """The process is stopping while the sink refuses: the alert stays uncommitted and is delivered after the restart."""
+ROWS_PREFIX = "{sink}|"
+"""The rows of all sinks share a topic; a key begins with the sink's name."""
 
 
 class NotifyProcessor:
     """The notify role's work on one alerts partition, for one sink.
 
     Args:
+        partition: Of the alerts topic; the rows lie in the same partition of the notify topic.
         sink: Where the alerts go.
-        settings: The sink's own settings: routing and patience.
+        settings: The sink's own settings: routing, hours and patience.
+        rows: Reads the rows that are there.
+        feed: What people did.
         stopping: Ends a long wait between attempts.
-        on_alert: Told of each alert once it is dealt with.
+        clock: Unix seconds of the wall clock, which quiet hours, mutes and digests are about.
     """
 
-    # One alert at a time: a crash repeats at most the one in flight.
+    # One alert at a time: a crash repeats at most those of one commit interval.
     chunk = 1
-    idle_s = IDLE_S
+    idle_s = TICK_S
 
     def __init__(
         self,
+        partition: TopicPartition,
         sink: Sink,
         settings: SinkSettings,
         *,
         topics: TopicSettings,
+        rows: Callable[[], Awaitable[dict[str, bytes]]],
+        feed: ActionFeed,
         metrics: Metrics,
         stopping: asyncio.Event,
         rng: random.Random,
-        on_alert: Callable[[Alert], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._partition = partition
         self._sink = sink
         self._settings = settings
         self._topics = topics
+        self._read_rows = rows
+        self._feed = feed
         self._metrics = metrics
         self._stopping = stopping
         self._rng = rng
-        self._on_alert = on_alert
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._clock = clock
+        self._outbox = self._new_outbox({})
+        self._failing: tuple[str, int, float] = ("", 0, 0.0)
+        """Key, failed attempts, and since when (monotonic) of the notice that the sink does not take."""
+
+    @property
+    def held(self) -> int:
+        """Alerts that wait."""
+        return self._outbox.held
 
     async def restore(self, start: Start) -> int | None:
-        """There is no state but the committed offset."""
+        """Bring back the rows, and wait until it is known who is muted; the position is the committed offset."""
+        rows = await self._read_rows()
+        await self._feed.ready.wait()
+        self._outbox = self._new_outbox(rows)
+        self._outbox.expire(self._now_ms())
         return start.offset
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
-        """Deliver in order; only then take more."""
+        """Take the alerts and deliver what is to be delivered now; only then take more."""
         outputs: list[Output] = []
         for record in records:
-            outputs += await self._one(record)
+            outputs += self._take(record)
+            outputs += await self._deliver()
         done: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
-        done.set_result(outputs)
+        done.set_result(outputs + self._rows())
         return done
 
     async def idle(self) -> list[Output]:
-        """No alerts are no news."""
-        return []
+        """Deliver what has become due without any alert coming."""
+        return await self._deliver() + self._rows()
 
-    async def _one(self, record: ConsumerRecord[bytes, bytes]) -> list[Output]:
+    def _new_outbox(self, rows: dict[str, bytes]) -> Outbox:
+        digests = isinstance(self._sink, DigestSink)
+        return Outbox(self._settings, self._feed.actions, rows, digests=digests)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _rows(self) -> list[Output]:
+        """Changed rows, for the commit."""
+        prefix, number = ROWS_PREFIX.format(sink=self._sink.name), self._partition.partition
+        return [
+            Output(self._topics.notify, (prefix + key).encode(), value, partition=number, latest=True)
+            for key, value in self._outbox.changes()
+        ]
+
+    def _take(self, record: ConsumerRecord[bytes, bytes]) -> list[Output]:
         try:
             alert = decode_alert_event(record.value or b"").data
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return [self._refuse(record, "not_an_alert", str(error))]
-        if alert.id in self._seen or not routes(self._settings, alert):
+            origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+            return [self._refuse("not_an_alert", str(error), origin, record.key, record.value)]
+        withheld = self._outbox.take(alert, record.offset, self._now_ms())
+        if withheld in ("repeat", "route"):
             self._metrics.deliveries.labels(self._sink.name, "skipped").inc()
-            return []
-        outcome = await self._deliver(alert)
-        self._metrics.sink_failing.labels(self._sink.name).set(0)
-        self._remember(alert.id)
-        self._on_alert(alert)
-        return [self._refuse(record, "sink_rejected", outcome.reason)] if isinstance(outcome, Rejected) else []
+        elif withheld is not None:
+            self._metrics.withheld.labels(self._sink.name, withheld).inc()
+            log.info("alert.withheld", sink=self._sink.name, alert=alert.id, incident=alert.incident, reason=withheld)
+        return []
 
-    def _remember(self, identity: str) -> None:
-        self._seen[identity] = None
-        if len(self._seen) > REPEAT_WINDOW:
-            self._seen.popitem(last=False)
+    async def _deliver(self) -> list[Output]:
+        """Deliver until nothing is due, or the process stops; what is left then is held in its row."""
+        outputs: list[Output] = []
+        while (notice := self._outbox.next(self._now_ms())) is not None:
+            outcome = self._patience(notice, await self._attempt(notice))
+            if isinstance(outcome, Retry):
+                if not await self._pause(notice, outcome):
+                    break
+                continue
+            self._metrics.sink_failing.labels(self._sink.name).set(0)
+            told = self._outbox.done(notice, self._now_ms(), delivered=isinstance(outcome, Delivered))
+            if isinstance(outcome, Rejected):
+                outputs += [self._refuse_held(item, outcome.reason) for item in told]
+        return outputs
 
-    async def _deliver(self, alert: Alert) -> Delivered | Rejected:
-        """Attempt until the sink has taken or refused it, or its patience is over."""
-        attempt, since = 0, time.monotonic()
-        while True:
-            outcome = await self._attempt(alert)
-            if not isinstance(outcome, Retry):
-                return outcome
-            failing_s = time.monotonic() - since
-            self._metrics.sink_failing.labels(self._sink.name).set(failing_s)
-            if failing_s > self._settings.give_up_s:
-                return Rejected(f"gave up after {failing_s:.0f} s: {outcome.reason}")
-            pause_s = retry_delay(attempt, self._settings, self._rng, after_s=outcome.after_s)
-            log.warning(
-                "sink.refused",
-                sink=self._sink.name,
-                alert=alert.id,
-                reason=outcome.reason,
-                retry_in_s=round(pause_s, 1),
-            )
-            attempt += 1
-            await self._pause(pause_s)
-
-    async def _attempt(self, alert: Alert) -> Outcome:
+    async def _attempt(self, notice: Notice) -> Outcome:
         begun = time.monotonic()
-        outcome = await self._sink.deliver(alert, key=alert.id)
+        if isinstance(notice, Single):
+            outcome = await self._sink.deliver(notice.alert, key=notice.key, again=notice.again)
+        else:
+            assert isinstance(self._sink, DigestSink)
+            outcome = await self._sink.deliver_digest(notice)
         self._metrics.delivery_seconds.labels(self._sink.name).observe(time.monotonic() - begun)
         self._metrics.deliveries.labels(self._sink.name, type(outcome).__name__.lower()).inc()
         return outcome
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
-        raise SinkStopping(self._sink.name)
+    def _patience(self, notice: Notice, outcome: Outcome) -> Outcome:
+        """A sink that has refused for too long is given up, for this notice."""
+        if not isinstance(outcome, Retry):
+            self._failing = ("", 0, 0.0)
+            return outcome
+        now = time.monotonic()
+        key, attempts, since = self._failing
+        self._failing = (notice.key, attempts + 1, since) if key == notice.key else (notice.key, 1, now)
+        failing_s = now - self._failing[2]
+        self._metrics.sink_failing.labels(self._sink.name).set(failing_s)
+        if failing_s <= self._settings.give_up_s:
+            return outcome
+        self._failing = ("", 0, 0.0)
+        return Rejected(f"gave up after {failing_s:.0f} s: {outcome.reason}")
 
-    def _refuse(self, record: ConsumerRecord[bytes, bytes], reason: str, detail: str) -> Output:
+    async def _pause(self, notice: Notice, refused: Retry) -> bool:
+        """Wait before the next attempt; False when the process is stopping."""
+        pause_s = retry_delay(self._failing[1] - 1, self._settings, self._rng, after_s=refused.after_s)
+        log.warning(
+            "sink.refused", sink=self._sink.name, notice=notice.key, reason=refused.reason, retry_in_s=round(pause_s, 1)
+        )
+        try:
+            await asyncio.wait_for(self._stopping.wait(), pause_s)
+        except TimeoutError:
+            return True
+        return False
+
+    def _refuse_held(self, item: Held, detail: str) -> Output:
+        origin = Origin(topic=self._topics.alerts, partition=self._partition.partition, offset=item.place)
+        key, value = item.alert.incident.encode(), encode(cloud_event(item.alert))
+        return self._refuse("sink_rejected", detail, origin, key, value)
+
+    def _refuse(self, reason: str, detail: str, origin: Origin, key: bytes | None, value: bytes | None) -> Output:
         log.error("alert.dead_lettered", sink=self._sink.name, reason=reason, detail=detail)
         self._metrics.dead_letters.labels("notify", reason).inc()
-        origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
-        return deadletter(self._topics.deadletter, "notify", reason, detail, origin, record.key, record.value)
+        return deadletter(self._topics.deadletter, "notify", reason, detail, origin, key, value)
+
+
+async def read_rows(
+    kafka: KafkaSettings, topics: TopicSettings, partition: TopicPartition, sink: str, *, transactions: bool
+) -> dict[str, bytes]:
+    """The newest committed rows of one sink beside one alerts partition, by key without the sink's name."""
+    place, prefix = TopicPartition(topics.notify, partition.partition), ROWS_PREFIX.format(sink=sink)
+    rows: dict[str, bytes] = {}
+    async for records in read_range(kafka, place, start=None, end=None, read_committed=transactions):
+        for record in records:
+            key = (record.key or b"").decode()
+            if key.startswith(prefix):
+                rows.pop(key.removeprefix(prefix), None)
+                if record.value is not None:
+                    rows[key.removeprefix(prefix)] = record.value
+    return rows

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 
@@ -19,18 +22,22 @@ class Poster:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
-        """POST once. Redirects are not followed: a signed alert goes where it was addressed, or nowhere."""
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST") -> Outcome:
+        """Send once. Redirects are not followed: a signed alert goes where it was addressed, or nowhere.
+
+        A proxy is taken from the environment (`HTTPS_PROXY`, `NO_PROXY`), as is usual behind a firewall.
+        """
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True)
+        sending = self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
         try:
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with sending as response:
                 text = (await response.content.read(300)).decode("utf-8", "replace").strip()
                 return judge(response.status, text, response.headers.get("Retry-After"))
+        except TimeoutError:
+            return Retry(f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return Retry(f"{type(error).__name__}: {error}")
-        except TimeoutError:
-            return Retry(f"no answer within {self._timeout.total:.0f} s")
 
     async def close(self) -> None:
         """Close the session."""
@@ -38,7 +45,7 @@ class Poster:
             await self._session.close()
 
 
-def judge(status: int, text: str, retry_after: str | None) -> Outcome:
+def judge(status: int, text: str, retry_after: str | None, now_s: float | None = None) -> Outcome:
     """What an HTTP status means for an alert.
 
     >>> judge(204, "", None), judge(503, "busy", "7"), judge(422, "no", None)
@@ -48,6 +55,21 @@ def judge(status: int, text: str, retry_after: str | None) -> Outcome:
         return Delivered()
     reason = f"HTTP {status}: {text[:200]}" if text else f"HTTP {status}"
     if status >= 500 or status in TRY_AGAIN:
-        seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-        return Retry(reason, seconds)
+        return Retry(reason, pause_s(retry_after, time.time() if now_s is None else now_s))
     return Rejected(reason)
+
+
+def pause_s(retry_after: str | None, now_s: float) -> float | None:
+    """Seconds that a `Retry-After` asks for: a number, or a date (RFC 9110, 10.2.3); None when it says nothing.
+
+    >>> pause_s("7", 0), pause_s("Thu, 01 Jan 1970 00:02:00 GMT", 90), pause_s("soon", 0)
+    (7.0, 30.0, None)
+    """
+    try:
+        seconds = float(retry_after or "nan")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after or "").timestamp() - now_s
+        except ValueError:
+            return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

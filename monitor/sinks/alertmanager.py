@@ -18,7 +18,8 @@ import msgspec
 from monitor.records import Alert, Severity
 from monitor.settings import secret
 from monitor.sinks._http import Poster
-from monitor.sinks.base import AlertmanagerSettings, Delivered, Outcome, Rejected, Retry
+from monitor.sinks.base import Delivered, Outcome, Rejected, Retry
+from monitor.sinks.settings import AlertmanagerSettings
 
 REACHED: dict[Severity, tuple[Severity, ...]] = {
     "info": ("info",),
@@ -43,7 +44,7 @@ class AlertmanagerSink:
         self._clock = clock
         self._poster = Poster(settings.timeout_s)
 
-    async def deliver(self, alert: Alert, *, key: str) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
         """Post to all members; delivered when one has it, since they tell each other."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         try:

@@ -1,22 +1,20 @@
-"""What a sink is: takes one alert at a time and says what became of it; and the pure decisions around that."""
+"""What a sink is: takes one message at a time and says what became of it; and the pure decisions around that."""
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import Field, HttpUrl, SecretStr
-
-from monitor.records import Alert, Severity
-from monitor.settings import Settings
+from monitor.records import Alert
+from monitor.sinks.settings import BaseSinkSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The sink has the alert."""
+    """The sink has the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,80 +36,53 @@ class Rejected:
 Outcome = Delivered | Retry | Rejected
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Several alerts told as one."""
+
+    kind: Literal["burst", "daily"]
+    """A burst, or what one entity had since the last summary."""
+    alerts: tuple[Alert, ...]
+    """The newest of each incident, in the order in which the incidents began."""
+    key: str
+    """The idempotency key."""
+
+
 class Sink(Protocol):
     """Somewhere alerts go."""
 
     name: str
 
-    async def deliver(self, alert: Alert, *, key: str) -> Outcome:
-        """Attempt once; never raises for what the other side does.
+    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+        """Attempt once; never raises for what the other side does, and never blocks the event loop.
 
         Args:
             alert: What to tell.
             key: The idempotency key: the same for every attempt of one alert.
+            again: Whether it was told before, and is repeated because the incident is still open.
         """
 
     async def close(self) -> None:
         """Give connections back."""
 
 
-class BaseSinkSettings(Settings):
-    """What every sink has: a name, a route, and patience."""
+@runtime_checkable
+class DigestSink(Protocol):
+    """A sink that writes for people and can tell several alerts as one."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Unique; part of its consumer group's name.")
-    labels: Mapping[str, str] = Field(
-        default_factory=dict, description="Only alerts whose entity carries all of these labels; empty: all."
-    )
-    severities: tuple[Severity, ...] = Field((), description="Only these severities; empty: all.")
-    languages: tuple[str, ...] = Field((), description="Only alerts in at least one of these languages; empty: all.")
-    retry_first_s: float = Field(1.0, gt=0, le=3600, description="First pause between attempts, in seconds.")
-    retry_last_s: float = Field(60.0, gt=0, le=3600, description="Longest pause between attempts, in seconds.")
-    give_up_s: float = Field(
-        86_400.0, gt=0, description="An alert that could not be delivered for so long is dead-lettered, in seconds."
-    )
-    timeout_s: float = Field(10.0, gt=0, le=300, description="One attempt may take so long, in seconds.")
-
-
-class AlertmanagerSettings(BaseSinkSettings):
-    """Prometheus Alertmanager, API v2."""
-
-    type: Literal["alertmanager"] = "alertmanager"
-    urls: tuple[HttpUrl, ...] = Field(min_length=1, description="Base addresses of the cluster's members; all get all.")
-    hold_s: float = Field(
-        86_400.0, gt=0, description="Alertmanager ends an alert by itself after this, should no end ever reach it."
-    )
-    token: SecretStr = Field(SecretStr(""), description="Bearer token; better from `token_file`.")
-    token_file: Path | None = Field(None, description="File holding the bearer token.")
-    status_url: str = Field("", description="Address of the status page, linked from each alert.")
-
-
-class WebhookSettings(BaseSinkSettings):
-    """Any HTTP endpoint: a CloudEvents 1.0 JSON event for each alert, signed."""
-
-    type: Literal["webhook"] = "webhook"
-    url: HttpUrl = Field(description="Where to POST.")
-    secret: SecretStr = Field(SecretStr(""), description="Key of the HMAC signature; better from `secret_file`.")
-    secret_file: Path | None = Field(None, description="File holding the key of the signature.")
-    headers: Mapping[str, str] = Field(default_factory=dict, description="Sent with each request.")
-
-
-class StdoutSettings(BaseSinkSettings):
-    """Standard output, for trying things out and for log collectors."""
-
-    type: Literal["stdout"] = "stdout"
-    format: Literal["text", "json"] = Field("text", description="The description for people, or the CloudEvent.")
-
-
-SinkSettings = AlertmanagerSettings | WebhookSettings | StdoutSettings
+    async def deliver_digest(self, digest: Digest) -> Outcome:
+        """Attempt once, as `Sink.deliver`."""
 
 
 def routes(settings: BaseSinkSettings, alert: Alert) -> bool:
-    """Whether a sink wants an alert; the end of an incident goes wherever its beginning went.
-
-    Severity and languages only grow during an incident, so an end is never routed away from a sink that was told.
-    """
-    if any(alert.labels.get(name) != value for name, value in settings.labels.items()):
+    """Whether a sink wants an alert."""
+    if settings.entities and alert.entity not in settings.entities:
         return False
+    if settings.signals and alert.signal not in settings.signals:
+        return False
+    for name, wanted in settings.labels.items():
+        if alert.labels.get(name) not in ((wanted,) if isinstance(wanted, str) else wanted):
+            return False
     if settings.severities and alert.severity not in settings.severities:
         return False
     return not settings.languages or bool(set(settings.languages) & set(alert.languages))
@@ -128,3 +99,9 @@ def retry_delay(attempt: int, settings: BaseSinkSettings, rng: random.Random, *,
     """
     ceiling = min(settings.retry_last_s, settings.retry_first_s * 2.0 ** min(attempt, 30))
     return max(rng.uniform(ceiling / 2, ceiling), min(after_s or 0.0, 3600.0))
+
+
+def digest_key(kind: str, alerts: Sequence[Alert]) -> str:
+    """The idempotency key of a digest: the same alerts give the same one."""
+    text = "|".join((kind, *(alert.id for alert in alerts)))
+    return f"digest-{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from monitor.records import Alert, cloud_event, encode
 from monitor.settings import secret
 from monitor.sinks._http import Poster
-from monitor.sinks.base import Outcome, Retry, WebhookSettings
+from monitor.sinks.base import Outcome, Retry
+from monitor.sinks.settings import WebhookSettings
 
 SIGNATURE, TIMESTAMP = "X-Babelwatch-Signature", "X-Babelwatch-Timestamp"
 
@@ -39,7 +40,7 @@ class WebhookSink:
         self._clock = clock
         self._poster = Poster(settings.timeout_s)
 
-    async def deliver(self, alert: Alert, *, key: str) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
         """One POST; see `Sink.deliver`."""
         body = encode(cloud_event(alert))
         headers = {

@@ -1,35 +1,47 @@
-"""The notify role's decisions: in order, until taken, once, and dead-lettered when refused."""
+"""The notify role's work: in order, until taken, held through restarts, and dead-lettered when refused."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from monitor.broker.settings import TopicSettings
+from monitor.broker.settings import KafkaSettings, TopicSettings
+from monitor.broker.writer import Output
 from monitor.metrics import Metrics
-from monitor.records import Alert, cloud_event, decode_deadletter, encode
-from monitor.roles.notify import NotifyProcessor, SinkStopping
-from monitor.sinks.base import Delivered, Outcome, Rejected, Retry, StdoutSettings
+from monitor.records import Action, Alert, cloud_event, decode_alert_event, decode_deadletter, encode
+from monitor.roles.actions import ActionFeed
+from monitor.roles.lane import Start
+from monitor.roles.notify import NotifyProcessor
+from monitor.sinks.base import Delivered, Digest, Outcome, Rejected, Retry
+from monitor.sinks.settings import StdoutSettings
 from tests.unit.sinks.test_sinks import alert
 
 TOPICS = TopicSettings()
-QUICK = StdoutSettings(name="s", retry_first_s=0.001, retry_last_s=0.002, give_up_s=60)
+PATIENT = {"retry_first_s": 0.001, "retry_last_s": 0.002, "give_up_s": 60.0}
+NIGHT_S = datetime(2026, 3, 3, 23, tzinfo=UTC).timestamp()
 
 
 @dataclass
 class Scripted:
     """A sink that answers as told, then delivers."""
 
-    answers: list[Outcome]
+    answers: list[Outcome] = field(default_factory=list)
     name: str = "s"
     took: list[str] = field(default_factory=list)
     attempts: int = 0
 
-    async def deliver(self, alert: Alert, *, key: str) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+        return self._answer(key)
+
+    async def deliver_digest(self, digest: Digest) -> Outcome:
+        return self._answer("+".join(a.id for a in digest.alerts))
+
+    def _answer(self, key: str) -> Outcome:
         self.attempts += 1
         outcome = self.answers.pop(0) if self.answers else Delivered()
         if isinstance(outcome, Delivered):
@@ -39,62 +51,171 @@ class Scripted:
     async def close(self) -> None: ...
 
 
-def record(value: bytes | None, offset: int = 0) -> ConsumerRecord[bytes, bytes]:
-    return ConsumerRecord("alerts", 0, offset, 0, 0, b"acme-1", value, None, 0, 0, ())
+class Bench:
+    """A processor over rows that survive it, and a clock that is turned by hand."""
+
+    def __init__(self, sink: Scripted, **settings: object) -> None:
+        self.sink = sink
+        self.settings = StdoutSettings(name="s", **{**PATIENT, **settings})  # type: ignore[arg-type]
+        self.now_s = NIGHT_S
+        self.rows: dict[str, bytes] = {}
+        self.letters: list[tuple[str, str]] = []
+        self.stopping = asyncio.Event()
+        self.metrics = Metrics()
+        self.feed = ActionFeed(KafkaSettings(), "audit", 1)
+        self.feed.ready.set()
+        self.offset = 0
+
+    async def begin(self) -> Bench:
+        async def rows() -> dict[str, bytes]:
+            return dict(self.rows)
+
+        self.processor = NotifyProcessor(
+            TopicPartition("alerts", 0), self.sink, self.settings, topics=TOPICS, rows=rows, feed=self.feed,
+            metrics=self.metrics, stopping=self.stopping, rng=random.Random(1), clock=lambda: self.now_s,
+        )  # fmt: skip
+        await self.processor.restore(Start(0))
+        return self
+
+    async def take(self, *values: bytes) -> list[str]:
+        """Alerts from the topic, committed; returns the reasons of dead letters."""
+        before = len(self.letters)
+        for value in values:
+            record = ConsumerRecord("alerts", 0, self.offset, 0, 0, b"acme-1", value, None, 0, 0, ())
+            self.offset += 1
+            self.commit(await (await self.processor.start([record])))
+        return [reason for reason, _ in self.letters[before:]]
+
+    async def tick(self) -> None:
+        self.commit(await self.processor.idle())
+
+    def commit(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if output.topic == TOPICS.deadletter:
+                assert output.value is not None
+                letter = decode_deadletter(output.value)
+                self.letters.append((letter.reason, letter.value))
+                continue
+            assert output.topic == TOPICS.notify
+            key = (output.key or b"").decode().removeprefix("s|")
+            self.rows.pop(key, None)
+            if output.value is not None:
+                self.rows[key] = output.value
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"babelwatch_{name}", labels) or 0.0
 
 
-def event(identity: str) -> bytes:
-    return encode(cloud_event(alert(id=identity)))
-
-
-def processor(
-    sink: Scripted, settings: StdoutSettings = QUICK, stopping: asyncio.Event | None = None
-) -> NotifyProcessor:
-    return NotifyProcessor(
-        sink, settings, topics=TOPICS, metrics=Metrics(), stopping=stopping or asyncio.Event(), rng=random.Random(1)
-    )
-
-
-async def run(made: NotifyProcessor, *values: bytes) -> list[str]:
-    """Deliver; returns the reasons of dead letters."""
-    outputs = await (await made.start([record(value, n) for n, value in enumerate(values)]))
-    return [decode_deadletter(output.value).reason for output in outputs]
+def event(identity: str, **more: object) -> bytes:
+    incident, _, number = identity.partition(".")
+    return encode(cloud_event(alert(id=identity, incident=incident, sequence=int(number or 0), **more)))
 
 
 async def test_a_failing_sink_gets_everything_in_order_once_it_is_back() -> None:
-    sink = Scripted([Retry("down")] * 25)
-    assert await run(processor(sink), event("1"), event("2"), event("3")) == []
-    assert sink.took == ["1", "2", "3"]
-    assert sink.attempts == 28
+    bench = await Bench(Scripted([Retry("down")] * 25)).begin()
+    assert await bench.take(event("a"), event("b"), event("a.1", state="escalated")) == []
+    assert bench.sink.took == ["a", "b", "a.1"]
+    assert bench.sink.attempts == 28
 
 
 async def test_what_is_refused_is_dead_lettered_and_the_rest_goes_on() -> None:
-    sink = Scripted([Rejected("HTTP 422")])
-    assert await run(processor(sink), event("1"), event("2")) == ["sink_rejected"]
-    assert sink.took == ["2"]
+    bench = await Bench(Scripted([Rejected("HTTP 422")])).begin()
+    assert await bench.take(event("a"), event("b")) == ["sink_rejected"]
+    assert bench.sink.took == ["b"]
+    assert decode_alert_event(bench.letters[0][1].encode()).data.id == "a"
 
 
-async def test_a_repeat_is_dropped_and_rubbish_dead_lettered() -> None:
-    sink = Scripted([])
-    assert await run(processor(sink), event("1"), event("1"), b"rubbish", event("2")) == ["not_an_alert"]
-    assert sink.took == ["1", "2"]
+async def test_a_repeat_is_dropped_after_a_restart_too_and_rubbish_dead_lettered() -> None:
+    bench = await Bench(Scripted()).begin()
+    assert await bench.take(event("a"), event("a"), b"rubbish", event("b")) == ["not_an_alert"]
+    await bench.begin()
+    assert await bench.take(event("a"), event("b"), event("c")) == []
+    assert bench.sink.took == ["a", "b", "c"]
+    assert bench.count("deliveries_total", sink="s", result="skipped") == 3
 
 
 async def test_patience_ends() -> None:
-    sink = Scripted([Retry("down")] * 1000)
-    impatient = StdoutSettings(name="s", retry_first_s=0.001, retry_last_s=0.001, give_up_s=0.01)
-    assert await run(processor(sink, impatient), event("1")) == ["sink_rejected"]
+    bench = await Bench(Scripted([Retry("down")] * 1000), retry_last_s=0.001, give_up_s=0.01).begin()
+    assert await bench.take(event("a")) == ["sink_rejected"]
+    assert bench.count("sink_failing_seconds", sink="s") == 0
 
 
-async def test_alerts_for_others_are_skipped() -> None:
-    sink = Scripted([])
-    assert await run(processor(sink, StdoutSettings(name="s", severities=("critical",))), event("1")) == []
-    assert sink.took == []
+async def test_alerts_for_others_are_skipped_and_leave_no_row() -> None:
+    bench = await Bench(Scripted(), severities=("critical",)).begin()
+    assert await bench.take(event("a")) == []
+    assert bench.sink.took == []
+    assert bench.rows == {}
 
 
-async def test_a_stop_ends_a_long_wait_and_leaves_the_alert_for_the_next_start() -> None:
-    stopping = asyncio.Event()
-    stopping.set()
-    slow = StdoutSettings(name="s", retry_first_s=3000, retry_last_s=3000)
-    with pytest.raises(SinkStopping):
-        await run(processor(Scripted([Retry("down")]), slow, stopping), event("1"))
+async def test_a_stop_ends_a_long_wait_and_the_alert_is_delivered_after_the_restart() -> None:
+    bench = await Bench(Scripted([Retry("down")]), retry_first_s=3000, retry_last_s=3000).begin()
+    bench.stopping.set()
+    assert await bench.take(event("a")) == []
+    assert bench.sink.took == []
+    bench.stopping.clear()
+    await bench.begin()
+    await bench.tick()
+    assert bench.sink.took == ["a"]
+
+
+async def test_what_is_held_in_the_night_survives_a_restart_and_goes_in_the_morning() -> None:
+    bench = await Bench(Scripted(), quiet=("22:00-07:00",)).begin()
+    await bench.take(event("a"), event("b"), event("c", severity="critical"))
+    assert bench.sink.took == ["c"]
+    assert bench.count("withheld_alerts_total", sink="s", reason="quiet") == 2
+    await bench.begin()
+    assert bench.processor.held == 2
+    bench.now_s += 9 * 3600
+    await bench.tick()
+    assert bench.sink.took == ["c", "a", "b"]
+    assert bench.processor.held == 0
+
+
+async def test_what_was_refused_in_the_morning_is_dead_lettered_whole() -> None:
+    bench = await Bench(Scripted([Rejected("HTTP 410")]), quiet=("22:00-07:00",), digest_s=5).begin()
+    await bench.take(event("a"), event("b"))
+    bench.now_s += 9 * 3600
+    await bench.tick()
+    assert [decode_alert_event(value.encode()).data.id for _, value in bench.letters] == ["a", "b"]
+
+
+async def test_a_mute_that_begins_while_the_sink_is_down_takes_effect() -> None:
+    bench = await Bench(Scripted([Retry("down")] * 3)).begin()
+    muting = Action(id="1", kind="mute", who="ann", at_ms=0, entity="acme", until_ms=int(NIGHT_S + 60) * 1000)
+
+    async def mute_later() -> None:
+        while not bench.sink.attempts:
+            await asyncio.sleep(0)
+        bench.feed.actions.take(muting)
+
+    await asyncio.gather(bench.take(event("a")), mute_later())
+    assert bench.sink.took == []
+    bench.now_s += 61
+    await bench.tick()
+    assert bench.sink.took == ["a"]
+
+
+async def test_nobody_is_told_before_it_is_known_who_is_muted() -> None:
+    bench = Bench(Scripted())
+    bench.feed.ready.clear()
+    beginning = asyncio.create_task(bench.begin())
+    await asyncio.sleep(0)
+    assert not beginning.done()
+    bench.feed.ready.set()
+    await beginning
+
+
+async def test_a_digest_goes_as_one_message() -> None:
+    bench = await Bench(Scripted(), digest_s=30).begin()
+    await bench.take(event("a"), event("b"))
+    await bench.tick()
+    assert bench.sink.took == []
+    bench.now_s += 31
+    await bench.tick()
+    assert bench.sink.took == ["a+b"]
+
+
+@pytest.mark.parametrize("field", ["quiet", "daily_at", "time_zone", "severities"])
+def test_a_wrong_setting_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        StdoutSettings(name="s", **{field: "nonsense" if field != "quiet" else ("nonsense",)})  # type: ignore[arg-type]

@@ -20,16 +20,8 @@ from hypothesis import strategies as st
 
 from monitor.records import Alert, AlertEvent, Evidence
 from monitor.sinks.alertmanager import AlertmanagerSink
-from monitor.sinks.base import (
-    AlertmanagerSettings,
-    Delivered,
-    Rejected,
-    Retry,
-    StdoutSettings,
-    WebhookSettings,
-    retry_delay,
-    routes,
-)
+from monitor.sinks.base import Delivered, Rejected, Retry, retry_delay, routes
+from monitor.sinks.settings import AlertmanagerSettings, StdoutSettings, WebhookSettings
 from monitor.sinks.stdout import StdoutSink
 from monitor.sinks.webhook import SIGNATURE, TIMESTAMP, WebhookSink, sign
 from tests.support.daemon import tool
@@ -128,7 +120,7 @@ async def test_stdout_writes_text_or_json() -> None:
     text, line = StringIO(), StringIO()
     await StdoutSink(StdoutSettings(name="s"), text).deliver(alert(), key="k")
     await StdoutSink(StdoutSettings(name="s", format="json"), line).deliver(alert(), key="k")
-    assert text.getvalue().startswith("[firing warning] Acme: 80 % negative")
+    assert text.getvalue().startswith("🟠 Acme: 80% negative, usually 20%\nWarning · since")
     assert json.loads(line.getvalue())["data"]["entity"] == "acme"
 
 
@@ -138,12 +130,18 @@ async def test_stdout_writes_text_or_json() -> None:
         ({}, True),
         ({"labels": {"owner": "brands"}}, True),
         ({"labels": {"owner": "brands", "sector": "food"}}, False),
+        ({"labels": {"owner": ("press", "brands")}}, True),
+        ({"labels": {"owner": ("press",)}}, False),
+        ({"entities": ("acme", "globex")}, True),
+        ({"entities": ("globex",)}, False),
+        ({"signals": ("negative_share",)}, True),
+        ({"signals": ("volume",)}, False),
         ({"severities": ("critical",)}, False),
         ({"languages": ("tr", "de")}, True),
         ({"languages": ("de",)}, False),
     ],
 )
-def test_routing_by_labels_severity_and_language(settings: dict[str, object], wanted: bool) -> None:
+def test_routing_by_entity_labels_signal_severity_and_language(settings: dict[str, object], wanted: bool) -> None:
     assert routes(StdoutSettings(name="s", **settings), alert()) is wanted  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -37,6 +38,7 @@ from monitor.http.server import Site, serve
 from monitor.inference.bundle import Bundle
 from monitor.inference.classifier import BatchReport, Classifier
 from monitor.inference.engine import Engine
+from monitor.inference.probe import deadly
 from monitor.metrics import Metrics
 from monitor.records import Alert, Pulse
 from monitor.roles.actions import ActionFeed
@@ -232,7 +234,7 @@ class App:
         role.new_processor = lambda partition: ClassifyProcessor(
             partition, kafka=self.kafka, topics=config.topics, document_partitions=partitions[config.topics.documents],
             opinion_partitions=partitions[config.topics.opinions], preparer=preparer,
-            classifier=classifier, metrics=self.metrics,
+            classifier=classifier, deadly=partial(deadly, config.inference), metrics=self.metrics,
         )  # fmt: skip
 
     def _make_detect(self, transactions: bool) -> None:

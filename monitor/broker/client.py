@@ -11,15 +11,19 @@ from typing import Any, TypeVar
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     IllegalStateError,
     IncompatibleBrokerVersion,
+    KafkaConnectionError,
     KafkaError,
+    SaslAuthenticationFailed,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownError,
     UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
     UnsupportedVersionError,
     for_code,
 )
@@ -36,6 +40,9 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
 MAX_REQUEST_BYTES = 1 << 20
 """Kafka's own default for a message; larger documents are dead-lettered before they would be sent on."""
 
+
+VISIBLE_TRIES = 10
+"""A topic that was just made is known to all brokers within a second or two."""
 
 CONNECT_TIMEOUT_S = 30.0
 """For a client to connect and introduce itself; aiokafka itself would wait for a dead coordinator for ever."""
@@ -115,6 +122,56 @@ def producer(
     return AIOKafkaProducer(**arguments)
 
 
+async def begin(started: Any, settings: KafkaSettings) -> None:
+    """Start a client; when it cannot connect, the error says why, for a person.
+
+    Raises:
+        KafkaError, TimeoutError: the broker cannot be reached, or does not let us in.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await started.start()
+    except KafkaConnectionError as error:
+        # aiokafka says only which addresses it tried; the reason went to its log, among much else.
+        raise KafkaConnectionError(await _why_not(settings)) from error
+
+
+async def _why_not(settings: KafkaSettings) -> str:
+    """What each of the addresses answers to a connection."""
+    arguments = connection(settings)
+    answers = []
+    for host, port, _ in collect_hosts(arguments.pop("bootstrap_servers")):
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                probe = await create_conn(host, port, **arguments)
+            probe.close()
+            answers.append(f"{host}:{port} answers now")
+        except (KafkaError, OSError, TimeoutError) as error:
+            answers.append(f"{host}:{port} {_refusal(error, settings)}")
+    return "; ".join(answers)
+
+
+def _refusal(error: Exception, settings: KafkaSettings) -> str:
+    """Why a connection failed, and what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"has a certificate that is not trusted ({error.verify_message}): check kafka.ca_file and the host's name"
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"does not speak TLS with us ({error.reason}): check kafka.security_protocol, kafka.cert_file and kafka.key_file"
+    if isinstance(error, SaslAuthenticationFailed):
+        return (
+            f"refuses the login of {settings.username!r}: check kafka.username, kafka.password and kafka.sasl_mechanism"
+        )
+    if isinstance(error, UnsupportedSaslMechanismError):
+        return f"does not take {settings.sasl_mechanism}: check kafka.sasl_mechanism"
+    if isinstance(error, KafkaConnectionError) and settings.security_protocol != "PLAINTEXT":
+        return (
+            "closes the connection: check kafka.security_protocol, and whether it wants a certificate (kafka.cert_file)"
+        )
+    return f"does not answer ({explain(error)})"
+
+
 async def patiently(what: str, attempt: Callable[[], Awaitable[T]], *, stopping: asyncio.Event | None = None) -> T:
     """Repeat `attempt` until Kafka lets it succeed, saying each time in one line why it did not.
 
@@ -168,7 +225,7 @@ async def ensure_topics(
         BrokerError: the broker refuses to create a topic.
     """
     admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=15_000)
-    await admin.start()
+    await begin(admin, settings)
     try:
         existing = set(await admin.list_topics())
         missing = [name for name in dict.fromkeys(names) if name not in existing]
@@ -198,13 +255,15 @@ async def ensure_topics(
                     raise BrokerError("not allowed to create the topic", where=name, hint="create it, or grant CREATE")
                 if code and error is not TopicAlreadyExistsError:
                     raise error(f"{name}: {detail[0] if detail else ''}")
-        described = await admin.describe_topics(list(dict.fromkeys(names)))
-        counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
-        if unknown := [name for name, count in counts.items() if not count]:
-            # Just made, and this broker has not heard of it yet; or we are not allowed to see it.
+        for _ in range(VISIBLE_TRIES):
+            described = await admin.describe_topics(list(dict.fromkeys(names)))
+            if not (unknown := [topic["topic"] for topic in described if not topic["partitions"]]):
+                break
+            await asyncio.sleep(FIRST_RETRY_S)  # just made, and this broker has not heard of it yet
+        else:
             error = next(for_code(topic["error_code"]) for topic in described if topic["topic"] in unknown)
             raise (error if issubclass(error, KafkaError) else UnknownTopicOrPartitionError)(", ".join(unknown))
-        return counts
+        return {topic["topic"]: len(topic["partitions"]) for topic in described}
     finally:
         await admin.close()
 
@@ -227,8 +286,7 @@ async def has_transactions(settings: KafkaSettings) -> bool:
         return False
     probe = producer(settings, transactional_id=f"{settings.group_prefix}.probe")
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await probe.start()
+        await begin(probe, settings)
     except (IncompatibleBrokerVersion, UnsupportedVersionError, UnknownError) as error:
         log.info("broker.no_transactions", reason=explain(error))
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -34,8 +33,7 @@ async def read_range(
     """
     reader = client.consumer(settings, group=None, read_committed=read_committed)
     try:
-        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-            await reader.start()
+        await client.begin(reader, settings)
         reader.assign([partition])
         oldest = (await reader.beginning_offsets([partition]))[partition]
         newest = (await reader.end_offsets([partition]))[partition]

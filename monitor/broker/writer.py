@@ -20,6 +20,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from monitor.broker import client
 from monitor.broker.committed import Committed, fetch_committed
+from monitor.broker.settings import KafkaSettings
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -103,15 +104,17 @@ class TransactionalWriter:
     whoever starts a writer for the partition makes every older one fail (KIP-98).
     """
 
-    def __init__(self, producer: AIOKafkaProducer, group: str, partition: TopicPartition) -> None:
-        self._producer = producer
+    def __init__(self, settings: KafkaSettings, group: str, partition: TopicPartition) -> None:
+        self._settings = settings
         self._group = group
         self._partition = partition
+        identity = f"{group}.{partition.topic}.{partition.partition}"
+        self._producer = client.producer(settings, transactional_id=identity)
 
     async def start(self) -> Committed | None:
         """Fence older writers: the broker settles their transaction, which then counts or does not."""
+        await client.begin(self._producer, self._settings)
         async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-            await self._producer.start()
             return await fetch_committed(self._producer.client, self._group, self._partition)
 
     async def write(self, outputs: Sequence[Output], next_offset: int, note: str = "") -> None:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -51,6 +51,7 @@ class ClassifyProcessor:
         partition: Of the documents topic.
         document_partitions: Number of partitions of the documents topic: a detector waits for each.
         opinion_partitions: Number of partitions of the opinions topic: each gets the watermarks.
+        deadly: Finds the places of the texts that no process survives; asked only when processes did not.
     """
 
     chunk = CHUNK
@@ -66,6 +67,7 @@ class ClassifyProcessor:
         opinion_partitions: int,
         preparer: Preparer,
         classifier: Classifier,
+        deadly: Callable[[Sequence[str]], Awaitable[set[int]]],
         metrics: Metrics,
     ) -> None:
         self._partition = partition
@@ -75,6 +77,8 @@ class ClassifyProcessor:
         self._opinion_partitions = opinion_partitions
         self._preparer = preparer
         self._classifier = classifier
+        self._deadly = deadly
+        self._careful_until = 0
         self._metrics = metrics
         self._duplicates = Duplicates()
         self._clock = EventClock()
@@ -85,13 +89,14 @@ class ClassifyProcessor:
 
     async def restore(self, start: Start) -> int | None:
         """Read the window before the committed offset again: repeats and event time are functions of those records."""
+        self._careful_until = start.careful_until
         position = start.offset
         if not position:
             return None
         begun = time.monotonic()
         oldest = max(0, position - WINDOW_RECORDS)
         async for records in read_range(self._kafka, self._partition, start=oldest, end=position, read_committed=True):
-            batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
+            batch = await asyncio.to_thread(self._prepare_again, [_raw(record) for record in records])
             for published_ms in batch.times_ms:
                 self._clock.observe(published_ms)
             for item in batch.prepared:
@@ -103,8 +108,18 @@ class ClassifyProcessor:
         )  # fmt: skip
         return position
 
+    def _prepare_again(self, raws: Sequence[Raw]) -> Batch:
+        """Records of the window; one that cannot be prepared was refused in its time, and is passed over."""
+        try:
+            return self._preparer.prepare(raws, self._duplicates)
+        except Exception:
+            return self._preparer.prepare([raw for raw in raws if not _fails(self._preparer, raw)], self._duplicates)
+
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Prepare in order, hand the new texts to the model, and go on while it works."""
+        refused: list[Output] = []
+        if records[0].offset < self._careful_until:
+            refused, records = await self._take_out_deadly(records)
         batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
         texts: list[Prepared] = []
         places: dict[str, int] = {}
@@ -123,11 +138,33 @@ class ClassifyProcessor:
             for item in batch.prepared
         ]
         by_offset = {record.offset: record for record in records}
-        refused = {item.raw.origin.offset for item in batch.refused}
-        read = [offset for offset in by_offset if offset not in refused]
+        unread = {item.raw.origin.offset for item in batch.refused}
+        read = [offset for offset in by_offset if offset not in unread]
         clocks = {o: self._clock.observe(t) or 0 for o, t in zip(read, batch.times_ms, strict=True)}
         self._idle = False
-        return self._outputs(batch, answers, self._clock.time_ms, by_offset, clocks)
+        return self._outputs(batch, answers, self._clock.time_ms, by_offset, clocks, refused)
+
+    async def _take_out_deadly(
+        self, records: Sequence[ConsumerRecord[bytes, bytes]]
+    ) -> tuple[list[Output], list[ConsumerRecord[bytes, bytes]]]:
+        """Dead letters of the records that no process survives, and the others."""
+        refused: list[Output] = []
+        asked: list[tuple[ConsumerRecord[bytes, bytes], list[str]]] = []
+        for record in records:
+            try:
+                batch = await asyncio.to_thread(self._preparer.prepare, [_raw(record)], Duplicates())
+            except Exception as error:  # whatever it is, it is this record's alone
+                refused.append(self._refuse("not_preparable", repr(error), record))
+                continue
+            asked.append((record, [item.document.text for item in batch.prepared]))
+        owners = [record for record, texts in asked for _ in texts]
+        places = await self._deadly([text for _, texts in asked for text in texts])
+        killers = {owners[place].offset for place in places}
+        for record, _ in asked:
+            if record.offset in killers:
+                refused.append(self._refuse("model_crash", "the process ended with this document in the model", record))
+        self._metrics.documents.labels("failed").inc(len(refused))
+        return refused, [record for record, _ in asked if record.offset not in killers]
 
     def _remember(self, first: str, value: _Promise | Prepared) -> None:
         self._firsts[first] = value
@@ -147,8 +184,8 @@ class ClassifyProcessor:
         time_ms: int | None,
         records: dict[int, ConsumerRecord[bytes, bytes]],
         clocks: dict[int, int],
+        outputs: list[Output],
     ) -> list[Output]:
-        outputs: list[Output] = []
         for refused in batch.refused:
             record = records[refused.raw.origin.offset]
             outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, record))
@@ -165,8 +202,9 @@ class ClassifyProcessor:
         self._metrics.documents.labels("rejected").inc(len(batch.refused))
         self._metrics.documents.labels("unmatched").inc(batch.unmatched)
         self._metrics.documents.labels("duplicate").inc(batch.duplicates)
-        newest = max(record.timestamp for record in records.values())
-        self._metrics.document_age.observe(max(0.0, time.time() - newest / 1000))
+        if records:
+            newest = max(record.timestamp for record in records.values())
+            self._metrics.document_age.observe(max(0.0, time.time() - newest / 1000))
         return outputs + self._watermarks(time_ms)
 
     def _opinions(self, item: Prepared, said: Classification, clock_ms: int, headers: Headers) -> list[Output]:
@@ -241,6 +279,14 @@ def opinions_of(item: Prepared, said: Classification, clock_ms: int = 0) -> list
 def _raw(record: ConsumerRecord[bytes, bytes]) -> Raw:
     origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
     return Raw(record.value, origin, record.timestamp)
+
+
+def _fails(preparer: Preparer, raw: Raw) -> bool:
+    try:
+        preparer.prepare([raw], Duplicates())
+    except Exception:
+        return True
+    return False
 
 
 def _trace(record: ConsumerRecord[bytes, bytes]) -> Headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import msgspec
 import structlog
@@ -37,7 +38,7 @@ async def follow(
     """Read alerts, state, actions and pulses, and go on until `stopping`."""
     while not stopping.is_set():
         reader = client.consumer(kafka, group=None, read_committed=transactions)
-        await client.patiently("following alerts and state", reader.start, stopping=stopping)
+        await client.patiently("following alerts and state", partial(client.begin, reader, kafka), stopping=stopping)
         try:
             await _seek(reader, topics, partitions)
             while not stopping.is_set():
@@ -52,7 +53,7 @@ async def follow(
             log.warning("follow.failed", reason=client.explain(error))
             await asyncio.sleep(1.0)
         finally:
-            await reader.stop()
+            await client.stop(reader)
 
 
 async def _seek(reader: AIOKafkaConsumer, topics: TopicSettings, partitions: dict[str, int]) -> None:

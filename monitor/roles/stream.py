@@ -118,8 +118,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             if not self._transactions:
                 self._producer = client.producer(self._settings)
-                await self._producer.start()
-            await consumer.start()
+                await client.begin(self._producer, self._settings)
+            await client.begin(consumer, self._settings)
         except BaseException:
             await client.stop(consumer)
             if self._producer is not None:
@@ -242,10 +242,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _new_writer(self, partition: TopicPartition) -> Writer:
         if self._transactions:
-            identity = f"{self.group}.{partition.topic}.{partition.partition}"
-            return TransactionalWriter(
-                client.producer(self._settings, transactional_id=identity), self.group, partition
-            )
+            return TransactionalWriter(self._settings, self.group, partition)
         assert self._producer is not None
         return PlainWriter(self._producer, lambda: self._consumer, partition)
 

@@ -58,10 +58,13 @@ class Daemon:
         )
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, role: str = "all") -> Daemon:
-        log = (self.folder / "daemon.log").open("ab")
+    def start(self, role: str = "all", env: dict[str, str] | None = None, output: Path | None = None) -> Daemon:
+        """Run it with a role; `env` is added to the environment, and the log goes to `output` instead of daemon.log."""
+        log = (output or self.folder / "daemon.log").open("ab")
         command = [sys.executable, "-m", "monitor.cli", "run", "--config", str(self.config), "--role", role]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        self.process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        )
         return self
 
     def get(self, path: str) -> tuple[int, str]:
@@ -138,10 +141,11 @@ async def send(kafka: KafkaSettings, topic: str, values: Iterable[bytes | None])
 
 async def records(kafka: KafkaSettings, topic: str, *, committed: bool) -> list[ConsumerRecord[bytes, bytes]]:
     """Everything on a topic now, partition by partition."""
+    count = (await client.ensure_topics(kafka, [topic]))[topic]
     consumer = client.consumer(kafka, group=None, read_committed=committed)
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or range(4))]
+        partitions = [TopicPartition(topic, p) for p in range(count)]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning()

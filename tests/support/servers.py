@@ -95,7 +95,7 @@ def tansu(port: int | None = None) -> Server:
 
 def kafka(home: Path, *, node: int = 1, nodes: int = 1, port: int | None = None, extra: str = "") -> Server:
     """One node of a real Apache Kafka (KRaft), from the folder that KAFKA_HOME names."""
-    port = port or _kafka_ports()
+    port = port or kafka_ports()
     folder = _folder("kafka")
     env = {"KAFKA_HEAP": "384m"}
     if extra:
@@ -106,7 +106,7 @@ def kafka(home: Path, *, node: int = 1, nodes: int = 1, port: int | None = None,
     return Server(command, port + node - 1, folder=folder, env=env)
 
 
-def _kafka_ports() -> int:
+def kafka_ports() -> int:
     """A base port whose controller port (100 above) is free as well."""
     for _ in range(100):
         port = free_port()

@@ -1,0 +1,101 @@
+"""Documents that kill the process: found, dead-lettered alone, and the rest goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from monitor.broker.settings import KafkaSettings, TopicSettings
+from monitor.inference.probe import deadly
+from monitor.inference.settings import InferenceSettings
+from tests.support.daemon import Daemon, deadletters, opinions, send
+from tests.support.stream import documents
+from tests.support.tiny_bundle import make_tiny_bundle
+
+KILLER = "segfaulting"
+
+FAULTY = f"""
+    # A native fault, put into every Python process that has this folder on its path.
+    import importlib.abc, os, signal, sys
+
+    class Patch(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name != "monitor.inference.engine":
+                return None
+            sys.meta_path.remove(self)
+            import monitor.inference.engine as engine
+            encode = engine.Engine.encode
+
+            def faulty(self, texts):
+                if any("{KILLER}" in text for text in texts):
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                return encode(self, texts)
+
+            engine.Engine.encode = faulty
+            return engine.__spec__
+
+    sys.meta_path.insert(0, Patch())
+"""
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> dict[str, str]:
+    """An environment in which one word is a segmentation fault."""
+    (tmp_path / "faulty").mkdir()
+    (tmp_path / "faulty" / "sitecustomize.py").write_text(textwrap.dedent(FAULTY))
+    root = Path(__file__).parent.parent.parent
+    return {"PYTHONPATH": f"{tmp_path / 'faulty'}:{root}"}
+
+
+async def test_a_probe_finds_each_deadly_text_and_no_other(
+    tmp_path: Path, faulty: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in faulty.items():
+        monkeypatch.setenv(name, value)
+    settings = InferenceSettings(bundle=make_tiny_bundle(tmp_path / "bundle"), threads=1)
+    texts = ["good", f"a {KILLER} text", "awful", f"{KILLER}", "okay"]
+    assert await deadly(settings, texts) == {1, 3}
+    assert await deadly(settings, []) == set()
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+async def test_a_document_that_kills_the_process_is_dead_lettered_alone(
+    tmp_path: Path, kafka_address: str, names: TopicSettings, faulty: dict[str, str]
+) -> None:
+    kafka = KafkaSettings(bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0])
+    daemon = Daemon(tmp_path / "one", kafka, names, make_tiny_bundle(tmp_path / "bundle"))
+    good = list(documents(minutes=30))
+    poison = json.dumps({"id": "poison", "text": f"acme is {KILLER}"}).encode()
+    crashes = 0
+    try:
+        await daemon.start(env=faulty).ready()
+        await send(kafka, names.documents, [*good[:60], poison, *good[60:]])
+        while daemon.metric("babelwatch_documents_total", result="opinion") < len(good) - 60:
+            assert daemon.process is not None
+            if daemon.process.poll() is not None:  # as an orchestrator would
+                assert daemon.process.returncode == -signal.SIGSEGV
+                crashes += 1
+                assert crashes < 8, daemon.log()
+                daemon.start(env=faulty)
+            elif (
+                crashes
+                and len(await deadletters(kafka, names, committed=True)) == 1
+                and (len(await opinions(kafka, names, committed=True)) >= len(good))
+            ):
+                break
+            await asyncio.sleep(0.2)
+        await daemon.until(lambda d: d.metric("babelwatch_lag_records", role="classify") == 0)
+        assert await daemon.end() == 0
+    finally:
+        daemon.kill()
+    assert 1 <= crashes <= 4
+    letters = await deadletters(kafka, names, committed=True)
+    assert [(letter.reason, json.loads(letter.value)["id"]) for letter in letters] == [("model_crash", "poison")]
+    said = await opinions(kafka, names, committed=True)
+    assert sorted(opinion.document_id for opinion in said) == sorted(json.loads(value)["id"] for value in good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -38,6 +39,7 @@ def provide_process(metrics: Metrics, roles: Mapping[str, StreamRole], watchlist
     )
     provide("babelwatch_role_ready", lambda: [((role.name,), float(role.ready)) for role in roles.values()])
     provide("babelwatch_held_alerts", lambda: _held(roles))
+    provide("babelwatch_tasks", lambda: [((), len(asyncio.all_tasks()))])
     provide("babelwatch_clock_seconds", lambda: [((), time.time())])
     provide(
         "babelwatch_entity_info",

@@ -172,6 +172,7 @@ class Metrics:
                 ("role", "partition"),
             ),
             ("backlog_records", "Records taken and not yet committed.", ("role", "partition")),
+            ("tasks", "Tasks alive on the event loop; growth without an end is a leak.", ()),
             ("model_queue_documents", "Documents waiting for the model.", ()),
             ("series", "Series followed by the detect role.", ("partition",)),
             ("role_ready", "1 when a role is assigned and restored, else 0.", ("role",)),

@@ -182,7 +182,7 @@ async def patiently(what: str, attempt: Callable[[], Awaitable[T]], *, stopping:
     while True:
         try:
             return await attempt()
-        except (KafkaError, OSError, TimeoutError, IllegalStateError) as error:
+        except (KafkaError, BrokerError, OSError, TimeoutError, IllegalStateError) as error:
             log.warning("broker.unreachable", doing=what, reason=explain(error), retry_in_s=round(wait_s, 1))
         pause = wait_s * random.uniform(0.7, 1.3)
         if stopping is None:
@@ -200,6 +200,8 @@ async def patiently(what: str, attempt: Callable[[], Awaitable[T]], *, stopping:
 def explain(error: BaseException) -> str:
     """One line for a person; never holds a secret, since no Kafka error carries one."""
     text = str(error).strip().splitlines()
+    if isinstance(error, BrokerError):
+        return text[0]
     return f"{type(error).__name__}: {text[0]}" if text and text[0] else type(error).__name__
 
 

@@ -20,7 +20,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def await_port(port: int, process: subprocess.Popen[bytes], *, timeout_s: float = 60.0) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes], *, timeout_s: float = 240.0) -> None:
     """Return when something listens; raise when the process ended or time ran out."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

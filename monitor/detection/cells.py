@@ -34,7 +34,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     topic: str = ""
     fingerprint: str = ""
     negative: float = 0.0
-    """Probability of negative."""
+    """Probability of negative, to two decimals: a model says the same of a text in another batch to six or so, and what is
+    shown as evidence must not hang on the seventh."""
 
     def post(self, copies: int = 1) -> Post:
         """As it is shown."""
@@ -79,7 +80,7 @@ class Cell(msgspec.Struct):
         sample = Sample(
             rank=identity, document_id=opinion.document_id, text=opinion.text, lang=opinion.lang,
             published_ms=opinion.published_ms, sentiment=sentiment, source=opinion.source, url=opinion.url,
-            topic=opinion.topic, fingerprint=opinion.fingerprint, negative=round(opinion.sentiment[0], 4),
+            topic=opinion.topic, fingerprint=opinion.fingerprint, negative=round(opinion.sentiment[0], 2),
         )  # fmt: skip
         if sentiment == 0:
             self.reach += opinion.reach

@@ -59,4 +59,4 @@ docs: $(STAMPS)/full ## Regenerate what is made from code: schemas, metrics, con
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help install demo servers test lint format bench docs clean
+.PHONY: help install demo servers test lint format bench chaos docs clean

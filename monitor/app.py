@@ -173,8 +173,10 @@ class App:
         if self._feed is not None:
             jobs.append(self._feed.run(self._stopping))
         producer = client.producer(self.kafka)
-        await client.patiently("starting the producer", producer.start, stopping=self._stopping)
-        stack.push_async_callback(producer.stop)
+        await client.patiently(
+            "starting the producer", lambda: client.begin(producer, self.kafka), stopping=self._stopping
+        )
+        stack.push_async_callback(client.stop, producer)
         self.desk.producer = producer
         jobs.append(beat(self._pulses.look, producer, topics.pulse, self._stopping, self._on_pulse))
         if self.config.http.enabled and self.config.http.page:

@@ -119,6 +119,8 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> N
         for failed in get_args(FailedBecause):
             metrics.model_errors.labels(failed)
             metrics.dead_letters.labels("classify", f"model_{failed}")
+        for reason in ("model_crash", "not_preparable"):
+            metrics.dead_letters.labels("classify", reason)
     if "detect" in roles:
         metrics.dead_letters.labels("detect", "not_an_opinion")
     for role in ("classify", "detect", *(f"notify.{sink.name}" for sink in config.sinks)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -59,6 +59,8 @@ class Board:
         self.closed_ms = 0
         """Event time: the end of the last closed bucket."""
         self._confusion = confusion
+        self.acts: Counter[str] = Counter()
+        """How much was ever done about an entity and its incidents."""
         self._about: dict[str, list[Action]] = {}
         self._rings: dict[str, dict[str, Ring]] = {}
         self._corrections: dict[str, Correction] = {}
@@ -129,6 +131,7 @@ class Board:
         if action.id in self.actions:
             return
         self.actions[action.id] = action
+        self.acts[action.entity] += 1
         if action.incident:
             self._about.setdefault(action.incident, []).append(action)
         if len(self.actions) > MAX_ACTIONS:

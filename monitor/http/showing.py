@@ -236,5 +236,5 @@ def _brief(board: Board, name: str, steps: list[Alert]) -> IncidentBrief:
         languages=told.languages, summary=told.summary, observed=told.evidence.observed,
         expected=told.evidence.expected, unit=told.evidence.unit, documents=told.evidence.documents,
         acknowledged_by=by.get("acknowledge", ""), false_alarm_by=by.get("false_alarm", ""),
-        revision=len(steps) + len(actions) + len(board.erased),
+        revision=len(steps) + board.acts[last.entity] + len(board.erased),
     )  # fmt: skip

@@ -183,6 +183,7 @@ class Metrics:
                 ("entity", "name", "owner"),
             ),
             ("open_incidents", "Incidents that are firing.", ("entity", "severity")),
+            ("held_alerts", "Alerts that a sink holds back for now: quiet hours, digests, mutes.", ("sink",)),
             ("watermark_seconds", "Event time up to which buckets are closed, as Unix time.", ("partition",)),
             (
                 "negative_share_ratio",

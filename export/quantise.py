@@ -1,4 +1,4 @@
-"""Smaller numbers: int8 matrix products with a scale per row and per channel, 4-bit embeddings, fp16 with fp32 islands.
+"""Smaller numbers: int8 or 4-bit matrix products, 4-bit embeddings, fp16 with fp32 islands.
 
 Activations get one scale per token (row), computed in the graph. A scale per tensor would make the class of a text depend
 on the texts beside it, and one outlier would coarsen every token (Dettmers et al. 2022, "LLM.int8()", section 2.1); with
@@ -7,7 +7,7 @@ a scale per row both are impossible, and there is nothing to calibrate.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.optimise import CONTRIB, initializers, replace_initializers
 
-EMBEDDING_BLOCK = 32
-"""Weights that share a scale in a 4-bit embedding: the block of Q4_0, so a base that was stored as Q4_0 stays exact."""
+BLOCK = 32
+"""Weights that share a scale in 4 bits: the block of Q4_0, so a base that was stored as Q4_0 stays exact."""
 
 _MIN_EMBEDDING_ROWS = 1000
 """A Gather from fewer rows is a position or type table: not worth four bits."""
@@ -141,7 +141,7 @@ def int4_embeddings(model: onnx.ModelProto) -> None:
                 [f"{node.output[0]}_half"],
                 name=f"{node.name}_int4",
                 domain=CONTRIB,
-                block_size=EMBEDDING_BLOCK,
+                block_size=BLOCK,
                 gather_axis=0,
                 quantize_axis=1,
             ),
@@ -155,11 +155,11 @@ def int4_embeddings(model: onnx.ModelProto) -> None:
 
 
 def _is_embedding(table: onnx.TensorProto) -> bool:
-    return len(table.dims) == 2 and table.dims[0] >= _MIN_EMBEDDING_ROWS and table.dims[1] % EMBEDDING_BLOCK == 0
+    return len(table.dims) == 2 and table.dims[0] >= _MIN_EMBEDDING_ROWS and table.dims[1] % BLOCK == 0
 
 
 def quantise_blocks(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Symmetric 4 bits with a scale per block of `EMBEDDING_BLOCK` weights.
+    """Symmetric 4 bits with a scale per block of `BLOCK` weights.
 
     Each block takes the scale with the least squared error among: the weight of largest magnitude at -8 (which is how
     Q4_0 is made, so weights on that grid come back exactly), and cuts of it by `_CLIP_RATIOS`.
@@ -171,7 +171,7 @@ def quantise_blocks(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
         Values in -8..7, ``[rows, width]``, and scales ``[rows, width / block]``.
     """
     rows, width = weights.shape
-    blocks = weights.reshape(-1, EMBEDDING_BLOCK).astype(np.float32)
+    blocks = weights.reshape(-1, BLOCK).astype(np.float32)
     peak = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)[:, 0]
     best_error = np.full(len(blocks), np.inf)
     best_values = np.zeros(blocks.shape, np.int8)
@@ -185,7 +185,7 @@ def quantise_blocks(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
         best_error[better] = error[better]
         best_values[better] = values[better].astype(np.int8)
         best_scales[better] = scales[better]
-    return best_values.reshape(rows, width), best_scales.reshape(rows, width // EMBEDDING_BLOCK)
+    return best_values.reshape(rows, width), best_scales.reshape(rows, width // BLOCK)
 
 
 def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -194,15 +194,69 @@ def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
     return cast(NDArray[np.uint8], nibbles[0::2] | (nibbles[1::2] << 4))
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def int4_matmuls(model: onnx.ModelProto) -> list[str]:
+    """Store the constant matrices of products in 4 bits with a scale per 32 weights of a channel, in place.
+
+    ``MatMulNBits`` computes in int8 (``accuracy_level`` 4) with scales per row and block of the activations, so a text's
+    class does not depend on its batch here either. Half the size of int8 in the encoder, slower where the CPU is the
+    limit, and coarser: the parity gate says whether a checkpoint bears it.
+
+    Returns:
+        The names of the nodes that were replaced: those whose inner size is a multiple of the block.
+    """
+    constants = initializers(model)
+    nodes: list[onnx.NodeProto] = []
+    packed: dict[str, list[onnx.TensorProto]] = {}
+    done = []
+    for node in model.graph.node:
+        weight = constants.get(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is None or len(weight.dims) != 2 or weight.dims[0] % BLOCK:
+            nodes.append(node)
+            continue
+        name, (inner, outer) = node.input[1], weight.dims
+        if name not in packed:
+            values, scales = quantise_blocks(numpy_helper.to_array(weight).T)
+            # Stored from 0 to 15, the low half first, by channel and block.
+            codes = pack_int4(values + np.int8(8)).reshape(outer, inner // BLOCK, BLOCK // 2)
+            packed[name] = [
+                numpy_helper.from_array(codes, f"{name}_int4"),
+                numpy_helper.from_array(scales.astype(np.float32), f"{name}_scale"),
+            ]
+        nodes.append(
+            helper.make_node(
+                "MatMulNBits",
+                [node.input[0], f"{name}_int4", f"{name}_scale"],
+                list(node.output),
+                name=f"{node.name}_int4",
+                domain=CONTRIB,
+                K=inner,
+                N=outer,
+                bits=4,
+                block_size=BLOCK,
+                accuracy_level=4,
+            )
+        )
+        done.append(node.name)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    still_used = {name for node in nodes for name in node.input}
+    replace_initializers(model, set(packed) - still_used, [tensor for pair in packed.values() for tensor in pair])
+    return done
+
+
+def to_fp16(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
     """Half precision for CUDA, with inputs and outputs as they are.
 
     Layer normalisation, softmax and pooling stay fp32: their sums overflow in fp16 when a residual is large. Attention
     runs fused, and its kernels accumulate in fp32.
+
+    Args:
+        model: A fused fp32 graph.
+        keep: Names of nodes that stay fp32 besides, as `export.ranges.overflowing` finds them.
     """
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = ["LayerNormalization", "SkipLayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "Div", "Gemm"]
     converted: Any = OnnxModel(model)  # infers the types of fused operators too, which ONNX alone cannot
-    converted.convert_float_to_float16(keep_io_types=True, op_block_list=blocked)
+    converted.convert_float_to_float16(keep_io_types=True, op_block_list=blocked, node_block_list=list(keep))
     return cast(onnx.ModelProto, converted.model)

@@ -22,7 +22,7 @@ MANIFEST_FILE = "bundle.json"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "MODEL_CARD.md"
 
-Variant = Literal["int8", "fp16", "fp32"]
+Variant = Literal["int8", "int4", "fp16", "fp32"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 ANY_LANGUAGE = "*"
@@ -138,7 +138,9 @@ class Bundle:
             raise BundleError("lists no tokenizer.json", where=str(folder / MANIFEST_FILE), hint="export it again")
         bundle = cls(folder, manifest)
         if all(bundle.model_file(variant) is None for variant in VARIANTS):
-            raise BundleError("holds no model", where=str(folder), hint="one of model.int8|fp16|fp32.onnx is needed")
+            raise BundleError(
+                "holds no model", where=str(folder), hint=f"one of model.{'|'.join(VARIANTS)}.onnx is needed"
+            )
         return bundle
 
     @property

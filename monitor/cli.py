@@ -303,6 +303,49 @@ def backtest(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A training run's folder, or a checkpoint.")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="The bundle's folder; replaced when it is one.")],
+    name: Annotated[str | None, typer.Option(help="Of the bundle, for people; by default its folder's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with more texts, */*.tsv: for the vocabulary and the gate.")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="int8 (default), int4, fp16, fp32; repeat it.")] = None,
+    vocabulary: Annotated[int, typer.Option(help="Pieces to keep at most, when the run has not cut it.")] = 82_000,
+    keep_vocabulary: Annotated[bool, typer.Option("--keep-vocabulary", help="Keep all pieces.")] = False,
+    max_f1_drop: Annotated[
+        float | None, typer.Option(help="Points of macro-F1 that a file may lose; by default 0.3 for int8.")
+    ] = None,
+    benchmark: Annotated[bool, typer.Option(help="Measure the speed of each file.")] = True,
+    threads: Annotated[int, typer.Option(help="Of onnxruntime; 0: all cores.", min=0)] = 0,
+    report: Annotated[Path | None, typer.Option(help="Write everything measured as JSON.")] = None,
+) -> None:
+    """Make a bundle from a checkpoint: ONNX, quantised, checked against PyTorch per language, timed.
+
+    A file that is not at parity with the checkpoint makes no bundle at all; exit code 2 then.
+    """
+    with _told_plainly():
+        from export import command
+
+        made = command.export_run(
+            run,
+            out_dir,
+            console=err,
+            name=name,
+            data=data,
+            variants=variant or ["int8"],
+            vocabulary=None if keep_vocabulary else vocabulary,
+            max_f1_drop=max_f1_drop,
+            benchmark=benchmark,
+            threads=threads,
+        )
+        if report is not None:
+            report.write_text(command.as_json(made), encoding="utf-8")
+        out.print(command.as_table(made))
+        out.print(f"[green]{out_dir}[/] is written", highlight=False)
+
+
+@app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
     data: Annotated[Path, typer.Argument(help="TSV with the columns language, text and label or category.")],

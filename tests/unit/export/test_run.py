@@ -21,12 +21,17 @@ from export.corpus import Example
 from export.parity import LIMITS, Limits
 from export.run import ExportOptions, ExportReport, export_bundle
 from export.runner import bundle_outputs, onnx_run, session
+from export.texts import Texts
 from monitor.inference.bundle import Bundle
 from tests.unit.export import tiny
 
 LOOSE = Limits(probability=1.0, agreement=0.5, f1_drop=50)
 """For the random weights of the tiny checkpoint, whose texts lie close to the borders."""
-TEXTS = {"en": tiny.texts(60, 1), "de": tiny.texts(60, 2)}
+TEXTS = Texts(
+    lines={"en": tiny.texts(60, 1), "de": tiny.texts(60, 2)},
+    words={"fi": [("bada", 0.5), ("du", 0.25)]},
+    examples={"sentiment": [Example("en", text, i % 3) for i, text in enumerate(tiny.texts(30, 3))]},
+)
 
 
 def options(**changes: object) -> ExportOptions:
@@ -34,8 +39,7 @@ def options(**changes: object) -> ExportOptions:
         name="tiny",
         vocabulary=1000,
         texts=TEXTS,
-        examples={"sentiment": [Example("en", text, i % 3) for i, text in enumerate(tiny.texts(30, 3))]},
-        limits={"int8": LOOSE, "fp16": LOOSE, "fp32": LIMITS["fp32"]},
+        limits={"int8": LOOSE, "int4": LOOSE, "fp16": LOOSE, "fp32": LIMITS["fp32"]},
         trim_limits=LOOSE,
         benchmark=False,
         threads=1,
@@ -51,7 +55,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ExportReport]:
     out = tmp_path_factory.mktemp("out") / "bundle"
-    report = export_bundle(checkpoint, out, options=options(variants=("int8", "fp16", "fp32"), benchmark=True))
+    report = export_bundle(checkpoint, out, options=options(variants=("int8", "int4", "fp16", "fp32"), benchmark=True))
     return Bundle.load(out), report
 
 
@@ -65,12 +69,12 @@ def test_the_bundle_is_what_the_checkpoint_says(made: tuple[Bundle, ExportReport
     assert (manifest.max_length, manifest.text_prefix, manifest.hidden, manifest.pad_id) == (24, "bada: ", 32, 1)
     assert bundle.calibration("topic", "de").temperature == 2.0
     assert manifest.provenance == {"base": "random", "data": ["made up"], "recipe": "tiny"}
-    assert set(manifest.languages) == {"de", "en"}
+    assert set(manifest.languages) == {"de", "en", "fi"}
     assert report.pieces == Tokenizer.from_file(str(bundle.tokenizer_file)).get_vocab_size() <= 1000
     card = (bundle.path / "MODEL_CARD.md").read_text()
     assert "made up" in card
     assert all(file in card for file in report.sizes)
-    assert set(report.texts_per_s) == {"fp32, whole vocabulary, not fused", "int8", "fp32"}
+    assert set(report.texts_per_s) == {"fp32, not fused", "int8", "int4", "fp32"}
 
 
 def test_the_graph_keeps_its_contract(made: tuple[Bundle, ExportReport]) -> None:

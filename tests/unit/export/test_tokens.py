@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 from export import tokens
 from export.checkpoint import ExportError
-from export.corpus import read_texts
-from export.trim import trim_tokenizer, vocabulary
 from tests.unit.export import tiny
+from training.corpus import read_texts
+from training.vocabulary import pieces_of, trim_tokenizer
 
 WHOLE = tiny.tokenizer()
 TEXTS = {"en": tiny.texts(80, 1), "el": ["бвгд жз", "中文 日本語", "כא"]}
@@ -35,7 +35,7 @@ def test_the_same_tokenizer_passes_and_every_script_is_counted() -> None:
 
 
 def test_a_cut_tokenizer_passes_with_other_pieces_where_some_are_gone() -> None:
-    kept = np.array([i for i, (piece, _) in enumerate(vocabulary(WHOLE)) if i < 4 or len(piece) < 5])
+    kept = np.array([i for i, (piece, _) in enumerate(pieces_of(WHOLE)) if i < 4 or len(piece) < 5])
     found = tokens.verify(WHOLE, cut(kept), kept, TEXTS)
     assert 3 <= found.identical < 83
 
@@ -69,7 +69,7 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(shipped: Tokenizer, words: 
 
 
 def test_a_lost_character_is_refused() -> None:
-    kept = np.array([i for i, (piece, _) in enumerate(vocabulary(WHOLE)) if piece != "б"])
+    kept = np.array([i for i, (piece, _) in enumerate(pieces_of(WHOLE)) if piece != "б"])
     with pytest.raises(ExportError, match="more unknown pieces"):
         tokens.verify(WHOLE, cut(kept), kept, TEXTS)
 

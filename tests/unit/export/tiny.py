@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+torch.set_num_threads(1)  # of matrices this small, more threads only wait for each other
+
 SENTIMENT = ["negative", "neutral", "positive"]
 TOPIC = ["culture", "sport"]
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.checkpoint import Checkpoint, ExportError
+from export.checkpoint import Checkpoint
+from export.errors import ExportError
 from monitor.inference.bundle import CARD_FILE, TOKENIZER_FILE, Manifest, Variant, model_file_name, write_manifest
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from export.checkpoint import Checkpoint
+from training.pages import markdown_table
 from training.vocabulary import Coverage
 
 
@@ -41,7 +42,7 @@ def model_card(
         "",
         "## Files",
         "",
-        *_table(("file", "bytes"), [(file, f"{size:,}") for file, size in sorted(sizes.items())]),
+        *markdown_table(("file", "bytes"), [(file, f"{size:,}") for file, size in sorted(sizes.items())]),
     ]
     for head in checkpoint.heads:
         lines += ["", f"## Scores of `{head.name}` on validation texts", "", *_scores(checkpoint, head.name)]
@@ -98,7 +99,7 @@ def _scores(checkpoint: Checkpoint, head: str) -> list[str]:
         (lang, str(entry.get("n", "")), _points(entry.get("macro_f1")), _short(entry.get("ece_after")))
         for lang, entry in sorted(checkpoint.metrics[head].items())
     ]
-    return _table(("language", "texts", "macro-F1", "calibration error"), rows)
+    return markdown_table(("language", "texts", "macro-F1", "calibration error"), rows)
 
 
 def _parity(parity: Mapping[str, Any]) -> list[str]:
@@ -113,7 +114,7 @@ def _parity(parity: Mapping[str, Any]) -> list[str]:
         for variant, heads in parity.items()
         for head, found in heads.items()
     ]
-    return _table(("file", "head", "largest probability difference", "lowest agreement", "F1 drop"), rows)
+    return markdown_table(("file", "head", "largest probability difference", "lowest agreement", "F1 drop"), rows)
 
 
 def _coverage(coverage: Mapping[str, Coverage]) -> list[str]:
@@ -127,7 +128,7 @@ def _coverage(coverage: Mapping[str, Coverage]) -> list[str]:
         )
         for lang, found in sorted(coverage.items())
     ]
-    return _table(("language", "before", "after", "unknown before", "unknown after"), rows)
+    return markdown_table(("language", "before", "after", "unknown before", "unknown after"), rows)
 
 
 def _points(value: float | None) -> str:
@@ -136,7 +137,3 @@ def _points(value: float | None) -> str:
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]

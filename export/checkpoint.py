@@ -14,14 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import logging
 
-from monitor.errors import BabelwatchError
+from export.errors import ExportError
 from monitor.inference.bundle import ANY_LANGUAGE, Calibration, Head
 
 CHECKPOINT_FORMAT = 1
-
-
-class ExportError(BabelwatchError):
-    """A checkpoint that cannot be exported, or an export that did not pass its gate."""
 
 
 class Classifier(nn.Module):

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from export import parity
-from export.checkpoint import ExportError, load_checkpoint
+from export.checkpoint import load_checkpoint
+from export.errors import ExportError
 from export.run import BASELINE, DEFAULT_VOCABULARY, ExportOptions, ExportReport, export_bundle
 from export.texts import gather
 from monitor.inference.bundle import VARIANTS, model_file_name
@@ -88,7 +89,7 @@ def as_table(report: ExportReport) -> Table:
     table = Table(title=f"{report.manifest.name} {report.manifest.version}", caption=_caption(report))
     columns = ("file", "MB", "texts/s", "speed", "kept class", "F1 drop", "largest difference")
     for column in columns:
-        table.add_column(column, justify="left" if column == "file" else "right")
+        table.add_column(column, justify="left" if column == "file" else "right", no_wrap=column == "file")
     base = report.texts_per_s.get(BASELINE)
     if base is not None:
         table.add_row(BASELINE, "", f"{base:.1f}", "1.00", "", "", "")

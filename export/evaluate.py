@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import html
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
-from export.corpus import Example, read_examples
+from export.corpus import Columns, Example, read_examples
 from export.runner import bundle_outputs
 from monitor.errors import BabelwatchError
 from monitor.inference.bundle import Bundle, Head, Variant
+from training import pages
 from training.metrics import Score, confusion, score_languages
 
 _SEED = 0
 """Of the bootstrap: the same data gives the same intervals."""
+_ERRORS = 5
+"""Shown of each language."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,39 @@ class Evaluation:
     """Average of the languages' figures, each weighing the same; `n` is the sum."""
     confusion: dict[str, list[list[int]]]
     """By language, counts by true label (row) and predicted label (column)."""
+    errors: list[Error]
+    """The surest ones of each language."""
+
+
+@dataclass(frozen=True)
+class Error:
+    """A text that was classified wrongly."""
+
+    lang: str
+    text: str
+    truth: str
+    predicted: str
+    probability: float
+    """Of the predicted label, calibrated."""
 
 
 def evaluate_bundle(
-    bundle_dir: Path, data: Path, *, head: str | None = None, variant: Variant = "int8", threads: int = 0
+    bundle_dir: Path,
+    data: Path,
+    *,
+    head: str | None = None,
+    variant: Variant = "int8",
+    columns: Columns | None = None,
+    threads: int = 0,
 ) -> Evaluation:
     """Classify a labelled file by onnxruntime and score it per language.
 
     Args:
         bundle_dir: The bundle.
-        data: TSV with the columns ``language``, ``text`` and ``label`` or ``category``.
+        data: TSV, CSV, JSON Lines or Parquet with a language, a text and a label in each row.
         head: Which of the bundle's heads the labels are of; None takes the first head that knows them all.
         variant: The precision to run.
+        columns: Where columns or labels are called otherwise than usual.
         threads: 0 takes all cores.
 
     Raises:
@@ -55,7 +80,7 @@ def evaluate_bundle(
         BabelwatchError: The bundle has no such head or precision, or the data do not fit it.
     """
     bundle = Bundle.load(bundle_dir)
-    chosen, examples = _find_head(bundle, data, head)
+    chosen, examples = _find_head(bundle, data, head, columns)
     if bundle.model_file(variant) is None:
         raise BabelwatchError(f"holds no {variant} model", where=str(bundle_dir))
     logits = bundle_outputs(bundle, [example.text for example in examples], variant, threads)[chosen.name]
@@ -70,20 +95,40 @@ def evaluate_bundle(
         matrices[lang] = confusion(labels[rows], predicted, len(chosen.labels)).tolist()
     scores, mean = score_languages(labels, probabilities, langs, np.random.default_rng(_SEED))
     manifest = bundle.manifest
-    return Evaluation(f"{manifest.name} {manifest.version}", data.name, variant, chosen, scores, mean, matrices)
+    return Evaluation(
+        bundle=f"{manifest.name} {manifest.version}",
+        data=data.name,
+        variant=variant,
+        head=chosen,
+        languages=scores,
+        mean=mean,
+        confusion=matrices,
+        errors=_errors(chosen, examples, probabilities),
+    )
 
 
-def _find_head(bundle: Bundle, data: Path, name: str | None) -> tuple[Head, list[Example]]:
+def _errors(head: Head, examples: Sequence[Example], probabilities: NDArray[np.float64]) -> list[Error]:
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    by_lang: defaultdict[str, list[Error]] = defaultdict(list)
+    for i in np.argsort(-sure, kind="stable"):
+        example, said = examples[i], int(predicted[i])
+        if said != example.label and len(by_lang[example.lang]) < _ERRORS:
+            truth, wrong = head.labels[example.label], head.labels[said]
+            by_lang[example.lang].append(Error(example.lang, example.text, truth, wrong, float(sure[i])))
+    return [error for lang in sorted(by_lang) for error in by_lang[lang]]
+
+
+def _find_head(bundle: Bundle, data: Path, name: str | None, columns: Columns | None) -> tuple[Head, list[Example]]:
     if name is not None:
         head = bundle.manifest.head(name)
         if head is None:
             known = ", ".join(found.name for found in bundle.manifest.heads)
             raise BabelwatchError(f"has no head {name!r}", where=str(bundle.path), hint=f"it has {known}")
-        return head, read_examples(data, head.labels)
+        return head, read_examples(data, head.labels, columns)
     refusal: BabelwatchError | None = None
     for head in bundle.manifest.heads:
         try:
-            return head, read_examples(data, head.labels)
+            return head, read_examples(data, head.labels, columns)
         except BabelwatchError as error:
             refusal = refusal or error
     assert refusal is not None  # a manifest has at least one head
@@ -106,28 +151,31 @@ def as_json(evaluation: Evaluation) -> str:
 
 
 def as_html(evaluation: Evaluation) -> str:
-    """The scores and confusion matrices as one HTML page without outside parts."""
-    title = f"{evaluation.bundle}: {evaluation.head.name} on {evaluation.data}"
+    """Scores, confusion matrices and error examples as one HTML page without outside parts."""
+    shown = {**evaluation.languages, "mean": evaluation.mean}
+    labels = evaluation.head.labels
+    dots = [pages.Interval(lang, s.macro_f1, s.macro_f1_low, s.macro_f1_high) for lang, s in shown.items()]
     parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>',
-        f"<body><h1>{html.escape(title)}</h1><p>File: model.{evaluation.variant}.onnx.</p>",
-        _html_table(_COLUMNS, _rows(evaluation)),
-        "<h2>Confusion</h2><p>Rows: true label. Columns: predicted label.</p>",
+        pages.paragraph(
+            f"model.{evaluation.variant}.onnx, run by onnxruntime. In brackets, 95 % bootstrap intervals; "
+            "in the mean each language weighs the same."
+        ),
+        pages.table(_COLUMNS, _rows(evaluation), total=True),
+        pages.intervals(dots, "Macro-F1 with its 95 % interval"),
+        pages.heading("Confusion"),
+        pages.paragraph("Rows: true label. Columns: predicted label."),
+        pages.grid([pages.matrix(lang, labels, found) for lang, found in evaluation.confusion.items()]),
     ]
-    for lang, matrix in evaluation.confusion.items():
-        rows = [(name, *map(str, row)) for name, row in zip(evaluation.head.labels, matrix, strict=True)]
-        parts += [f"<h3>{html.escape(lang)}</h3>", _html_table(("", *evaluation.head.labels), rows)]
-    return "\n".join([*parts, "</body></html>", ""])
+    if evaluation.errors:
+        rows = [(e.lang, e.truth, e.predicted, f"{e.probability:.2f}", e.text) for e in evaluation.errors]
+        parts += [
+            pages.heading("Errors it was surest of"),
+            pages.table(("language", "true", "predicted", "probability", "text"), rows, text=(1, 2, 4)),
+        ]
+    return pages.page(f"{evaluation.bundle}: {evaluation.head.name} on {evaluation.data}", parts)
 
 
-_COLUMNS = ("language", "texts", "accuracy", "macro-F1", "95 % interval", "calibration error")
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b}"
-    "table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .75rem;border-bottom:1px solid #ccc;"
-    "text-align:right}th:first-child,td:first-child{text-align:left}tr:last-child{font-weight:600}"
-    "@media(prefers-color-scheme:dark){body{background:#161616;color:#e8e8e8}th,td{border-color:#444}}"
-)
+_COLUMNS = ("language", "texts", "macro-F1", "accuracy", "calibration error")
 
 
 def _rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
@@ -135,10 +183,9 @@ def _rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         (
             lang,
             str(found.n),
-            f"{100 * found.accuracy:.1f}",
-            f"{100 * found.macro_f1:.1f}",
-            f"{100 * found.macro_f1_low:.1f}–{100 * found.macro_f1_high:.1f}",
-            f"{found.ece:.3f}",
+            f"{100 * found.macro_f1:.1f} ({100 * found.macro_f1_low:.1f}–{100 * found.macro_f1_high:.1f})",
+            f"{100 * found.accuracy:.1f} ({100 * found.accuracy_low:.1f}–{100 * found.accuracy_high:.1f})",
+            f"{found.ece:.3f} ({found.ece_low:.3f}–{found.ece_high:.3f})",
         )
         for lang, found in [*evaluation.languages.items(), ("mean", evaluation.mean)]
     ]
@@ -154,10 +201,5 @@ def _plain(evaluation: Evaluation) -> dict[str, Any]:
         "languages": {lang: asdict(found) for lang, found in evaluation.languages.items()},
         "mean": asdict(evaluation.mean),
         "confusion": evaluation.confusion,
+        "errors": [asdict(error) for error in evaluation.errors],
     }
-
-
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"

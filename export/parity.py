@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from export.checkpoint import ExportError
+from export.errors import ExportError
 from export.runner import Outputs
 from monitor.inference.bundle import Calibration, Variant
 from training.metrics import macro_f1

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from export.checkpoint import ExportError
 from export.corpus import Example, read_examples
+from export.errors import ExportError
 from export.parity import Sample
 from monitor.inference.bundle import Head
 from training import corpus

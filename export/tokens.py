@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.checkpoint import ExportError
+from export.errors import ExportError
 
 LINES = 100_000
 """Lines of real text that an export compares, from all languages in turn."""

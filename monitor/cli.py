@@ -348,15 +348,37 @@ def export(
 @app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    data: Annotated[Path, typer.Argument(help="TSV with the columns language, text and label or category.")],
+    data: Annotated[Path, typer.Argument(help="TSV, CSV, JSON Lines or Parquet with texts, languages and labels.")],
+    head: Annotated[str | None, typer.Option(help="What the labels are of; by default the first that fits.")] = None,
+    variant: Annotated[str, typer.Option(help="The precision to run: int8, int4, fp16, fp32.")] = "int8",
+    text: Annotated[str, typer.Option(help="Column of the text; by default found by usual names.")] = "",
+    label: Annotated[str, typer.Option(help="Column of the label.")] = "",
+    language: Annotated[str, typer.Option(help="Column of the language.")] = "",
+    lang: Annotated[str, typer.Option(help="The language of all texts, instead of a column.")] = "",
+    label_map: Annotated[
+        list[str] | None, typer.Option("--map", help="`THERE=HERE` for a label; `THERE=` leaves its rows out.")
+    ] = None,
+    mapping: Annotated[str, typer.Option(help="A mapping file as recipes use them, instead of the above.")] = "",
+    threads: Annotated[int, typer.Option(help="Of onnxruntime; 0: all cores.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
 ) -> None:
     """Score a bundle on labelled texts, per language, by the very files that are served."""
     with _told_plainly():
         from export import evaluate as evaluation
+        from export.corpus import Columns
+        from monitor.inference.bundle import VARIANTS
 
-        found = evaluation.evaluate_bundle(bundle, data)
+        pairs = [pair.partition("=") for pair in label_map or ()]
+        wrong = [there for there, equals, _ in pairs if not equals]
+        if wrong:
+            raise BabelwatchError(f"{wrong[0]!r} is no THERE=HERE", where="--map", hint="for example 5=positive")
+        if variant not in VARIANTS:
+            raise BabelwatchError(
+                f"{variant!r} is no precision", where="--variant", hint=f"one of {', '.join(VARIANTS)}"
+            )
+        columns = Columns(text, label, language, lang, {there: here for there, _, here in pairs}, mapping)
+        found = evaluation.evaluate_bundle(bundle, data, head=head, variant=variant, columns=columns, threads=threads)
         if html is not None:
             html.write_text(evaluation.as_html(found), encoding="utf-8")
         if as_json:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from export.checkpoint import ExportError
+from export.errors import ExportError
 from export.parity import Difference, Limits, check
 
 LIMITS = Limits(probability=0.3, agreement=0.93, f1_drop=0.3)

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 
 from export import optimise, quantise
 from export import run as export_run
-from export.checkpoint import ExportError, load_checkpoint
+from export.checkpoint import load_checkpoint
 from export.corpus import Example
+from export.errors import ExportError
 from export.parity import LIMITS, Limits
 from export.run import ExportOptions, ExportReport, export_bundle
 from export.runner import bundle_outputs, onnx_run, session

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from export import tokens
-from export.checkpoint import ExportError
+from export.errors import ExportError
 from tests.unit.export import tiny
 from training.corpus import read_texts
 from training.vocabulary import pieces_of, trim_tokenizer

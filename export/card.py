@@ -7,6 +7,7 @@ from typing import Any
 
 from export.checkpoint import Checkpoint
 from training.pages import markdown_table
+from training.report import score_table
 from training.vocabulary import Coverage
 
 
@@ -44,8 +45,7 @@ def model_card(
         "",
         *markdown_table(("file", "bytes"), [(file, f"{size:,}") for file, size in sorted(sizes.items())]),
     ]
-    for head in checkpoint.heads:
-        lines += ["", f"## Scores of `{head.name}` on validation texts", "", *_scores(checkpoint, head.name)]
+    lines += _scores(checkpoint)
     if parity:
         lines += [
             "",
@@ -94,7 +94,22 @@ def _inline(value: Any) -> str:
     return str(value)
 
 
-def _scores(checkpoint: Checkpoint, head: str) -> list[str]:
+def _scores(checkpoint: Checkpoint) -> list[str]:
+    if not checkpoint.scores:
+        lines = []
+        for head in checkpoint.heads:
+            lines += ["", f"## Scores of `{head.name}` on validation texts", "", *_calibrated(checkpoint, head.name)]
+        return lines
+    lines = ["", "In brackets, 95 % bootstrap intervals; each language weighs the same in a mean. A language marked "
+             "zero-shot was never trained on for that head."]  # fmt: skip
+    for split, heads in checkpoint.scores.items():
+        for head, found in heads.items():
+            lines += ["", f"## Scores of `{head}` on {split} texts", "", *score_table(found)]
+    return lines
+
+
+def _calibrated(checkpoint: Checkpoint, head: str) -> list[str]:
+    """What a checkpoint without a report knows of itself."""
     rows = [
         (lang, str(entry.get("n", "")), _points(entry.get("macro_f1")), _short(entry.get("ece_after")))
         for lang, entry in sorted(checkpoint.metrics[head].items())

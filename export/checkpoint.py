@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from export.errors import ExportError
 from monitor.inference.bundle import ANY_LANGUAGE, Calibration, Head
+from training.report import SCORES
 
 CHECKPOINT_FORMAT = 1
 
@@ -64,6 +65,8 @@ class Checkpoint:
     calibration: dict[str, dict[str, Calibration]]
     metrics: dict[str, Any]
     """By head and language: what was measured when the calibration was fitted."""
+    scores: dict[str, Any]
+    """The training report's `scores.json`, by split and head; empty for a checkpoint without a report."""
     max_length: int
     text_prefix: str
     base: str
@@ -80,8 +83,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder.
 
     Args:
-        folder: Holds ``encoder/``, ``heads.safetensors``, ``tokenizer.json``, ``model.json``, ``calibration.json``;
-            or a run whose ``final/`` holds them.
+        folder: Holds ``encoder/``, ``heads.safetensors``, ``tokenizer.json``, ``model.json``, ``calibration.json`` and
+            perhaps ``scores.json``; or a run whose ``final/`` holds them.
 
     Raises:
         ExportError: Something is missing or does not fit together.
@@ -113,6 +116,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             }
             for head in heads
         },
+        scores=_read_json(folder / SCORES) if (folder / SCORES).exists() else {},
         max_length=int(about["max_length"]),
         text_prefix=about.get("text_prefix", ""),
         base=about.get("base", ""),

@@ -174,7 +174,12 @@ def export_bundle(
         card=card.model_card(checkpoint, options.name, sizes, coverage, summaries, len(kept)),
         pad_id=pad_id,
         languages=tuple(sorted({*options.texts.languages, *checkpoint.languages})),
-        metrics={"validation": checkpoint.metrics, "parity": summaries, "tokenizer": asdict(checked)},
+        metrics={
+            "validation": checkpoint.metrics,
+            "scores": checkpoint.scores,
+            "parity": summaries,
+            "tokenizer": asdict(checked),
+        },
     )
     return ExportReport(manifest, len(kept), sizes, coverage, summaries, checked, speeds, lengths)
 

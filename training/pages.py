@@ -165,6 +165,18 @@ def curve(series: Mapping[str, Sequence[tuple[float, float]]], caption: str, x_n
     return _figure(parts, left + width + 20, height + 52, caption)
 
 
+def standalone(figure: str) -> str:
+    """The picture of a figure as an SVG file of its own, on a white ground."""
+    start, end = figure.index("<svg"), figure.index("</svg>") + len("</svg>")
+    colours = {"var(--ink)": "#1b1b1b", "var(--line)": "#dddddd", "var(--accent)": "#2563a8"}
+    drawn = figure[start:end].replace(
+        "<svg", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12"', 1
+    )
+    for name, value in colours.items():
+        drawn = drawn.replace(name, value)
+    return drawn.replace("><", '><rect width="100%" height="100%" fill="#ffffff"/><', 1) + "\n"
+
+
 def _figure(parts: Sequence[str], width: int, height: int, caption: str) -> str:
     told = html.escape(caption)
     return (

@@ -4,6 +4,7 @@
     runs/NAME/vocabulary/  the encoder with its vocabulary cut, and fresh heads
     runs/NAME/STAGE/       a checkpoint per stage of the recipe
     runs/NAME/calibrate/   calibration and predictions of the validation texts
+    runs/NAME/report/      scores with intervals, as JSON, HTML and Markdown, and curves
     runs/NAME/final/       what the export reads
     runs/NAME/work/STAGE/  what a stage needs to go on after a crash; removed when it is done
     runs/NAME/logs/        TensorBoard

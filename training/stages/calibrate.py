@@ -17,11 +17,10 @@ from training.data.examples import Dataset
 from training.loop import precision_of
 from training.model import Texts, load_classifier, predict
 from training.recipe import fingerprint
+from training.report import PREDICTIONS, SCORES
 
 if TYPE_CHECKING:
     from training.run import Context
-
-PREDICTIONS = "predictions.npz"
 
 
 def run(context: Context, folder: Path) -> None:
@@ -91,6 +90,7 @@ def assemble(context: Context, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     shutil.copyfile(context.run / "calibrate" / "calibration.json", folder / "calibration.json")
+    shutil.copyfile(context.run / "report" / SCORES, folder / SCORES)
     data = Dataset.load(context.data)
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     about["languages"] = sorted({example.lang for example in data.train})

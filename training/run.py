@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from training import report
 from training.files import whole_folder
 from training.recipe import Recipe, fingerprint
 from training.settings import Settings
@@ -102,6 +103,7 @@ def run_recipe(
     for place, settings in enumerate(recipe.stages):
         chain.stage(recipe.folder(place), STAGES[type(settings)], settings, recipe.seed, leaves_model=True)
     chain.stage("calibrate", calibrate.run, recipe.calibrate)
+    chain.stage("report", report.run, recipe.description)
     chain.stage("final", calibrate.assemble, recipe)
     return run / "final"
 

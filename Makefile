@@ -37,14 +37,18 @@ install: $(STAMPS)/runtime ## Install the daemon into .venv
 demo: $(STAMPS)/runtime ## Watch a sample stream with the real model over a real broker (ARGS=--stay keeps it up)
 	@$(BIN)/babelwatch demo $(ARGS)
 
+$(STAMPS)/tools: $(STAMPS)/full tests/support/install-tools
+	@tests/support/install-tools $(BIN)
+	@touch $@
+
 servers: ## Install the real servers that the tests use, where this machine allows it
 	@tests/support/install-servers
 
-test: $(STAMPS)/full servers lint ## Run all tests (KAFKA_HOME and BABELWATCH_DATA add more)
+test: $(STAMPS)/full $(STAMPS)/tools servers lint ## Run all tests (KAFKA_HOME and BABELWATCH_DATA add more)
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(STAMPS)/full ## Lint, format check and strict types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy && $(BIN)/bandit --quiet --recursive --configfile pyproject.toml monitor export training deploy
 
 format: $(STAMPS)/full ## Format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
@@ -52,9 +56,10 @@ format: $(STAMPS)/full ## Format the code
 bench: $(STAMPS)/full ## Measure: the model's batches, the documents' front end, the detector, delivery
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark $(ARGS) || exit 1; done
 
-docs: $(STAMPS)/full ## Regenerate what is made from code: schemas, metrics, configuration, dashboards
+docs: $(STAMPS)/full $(STAMPS)/tools ## Regenerate what is made from code: schemas, metrics, configuration, dashboards, manifests
 	@$(BIN)/python -m monitor.docs
 	@$(BIN)/python deploy/grafana/dashboards.py
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python deploy/kustomize/render.py
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

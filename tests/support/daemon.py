@@ -176,7 +176,9 @@ def tool(*names: str) -> str:
     """The first of these programs that is installed, or a skip that names it."""
     import shutil
 
+    # Those that pip brought lie beside this Python, which need not be on the PATH.
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     for name in names:
-        if path := shutil.which(name):
+        if path := shutil.which(name, path=places):
             return path
     pytest.skip(f"{names[0]} is not installed")

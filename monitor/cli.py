@@ -392,6 +392,9 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe's TOML file.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs; this one is `RUNS/NAME`.")] = Path("runs"),
     changes: Annotated[list[str] | None, typer.Option("--set", help="`KEY=VALUE` to change the recipe by.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the data, the labels, the lengths and the cost; train nothing.")
+    ] = False,
     cache: Annotated[
         Path | None, typer.Option(help="Where fetched models are kept; ~/.cache/babelwatch.", show_default=False)
     ] = None,
@@ -399,41 +402,22 @@ def train(
     """Train a classifier by a recipe; a run that was broken off goes on where it was."""
     with _told_plainly():
         from training.recipe import load_recipe
-        from training.run import run_recipe
 
         checked = load_recipe(recipe, changes or ())
-        final = run_recipe(
-            checked,
-            recipe.parent,
-            runs,
-            cache=cache or Path.home() / ".cache" / "babelwatch",
-            say=lambda line: err.print(_escaped(line), highlight=False, soft_wrap=True),
-        )
+        cache = cache or Path.home() / ".cache" / "babelwatch"
+        if dry_run:
+            from training.dryrun import dry_run as look
+
+            for line in look(checked, recipe.parent, cache):
+                out.print(_escaped(line), highlight=False, soft_wrap=True)
+            return
+        from training.run import run_recipe
+
+        def say(line: str) -> None:
+            err.print(_escaped(line), highlight=False, soft_wrap=True)
+
+        final = run_recipe(checked, recipe.parent, runs, cache=cache, say=say)
         out.print(f"[green]{final}[/] is the trained checkpoint", highlight=False)
-
-
-@app.command()
-def token(
-    name: Annotated[str, typer.Argument(help="Who will hold it; the name in the audit topic.")],
-    role: Annotated[str, typer.Option(help="viewer, operator or metrics.")] = "viewer",
-) -> None:
-    """Make a bearer token: it is shown once, and the configuration gets its hash."""
-    with _told_plainly():
-        from pydantic import ValidationError
-
-        from monitor.http.access import hash_token, new_token
-        from monitor.http.settings import TokenSettings
-
-        made = new_token()
-        try:
-            settings = TokenSettings.model_validate({"name": name, "role": role, "sha256": hash_token(made)})
-        except ValidationError as error:
-            raise BabelwatchError(error.errors()[0]["msg"], where=str(error.errors()[0]["loc"][0])) from None
-        err.print("The token, shown this once; give it to its holder:")
-        sys.stdout.write(made + "\n")
-        err.print("\nThis goes into the configuration:\n")
-        table = f'[[http.tokens]]\nname = "{settings.name}"\nrole = "{settings.role}"\nsha256 = "{settings.sha256}"'
-        err.print(table, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -96,3 +96,35 @@ def test_a_loss_that_is_no_number_is_one_clear_line(recipe: Path, tmp_path: Path
     with pytest.raises(TrainingError, match=r"the loss is not a number at step .* \(a smaller learning_rate"):
         train(recipe, tmp_path, "stages.0.learning_rate=1e30", "stages.0.clip=1e30", "stages.0.warmup=0")
     assert not (tmp_path / "tiny" / "finetune").exists()
+
+
+def test_a_dry_run_shows_data_labels_lengths_and_cost_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    from training.dryrun import dry_run
+
+    before = sorted(recipe.parent.rglob("*"))
+    shown = "\n".join(dry_run(load_recipe(recipe), recipe.parent, tmp_path))
+    assert "| posts | train | 200 | 3 |" in shown  # the source, its texts and languages
+    assert "| posts | 0 | negative |" in shown  # the mapping
+    assert "   8-15 " in shown  # a bar of the histogram
+    assert "texts/s:" in shown
+    assert sorted(recipe.parent.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_end_the_command_with_one_line_and_code_2(recipe: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from monitor.cli import app
+
+    for change, said in (
+        ("data.sources.0.path=nowhere.tsv", "nowhere.tsv: is not there"),
+        ("data.sources.0.mapping=nowhere.toml", "nowhere.toml: no such mapping"),
+        ("encoder.model=/no/such/folder", "/no/such/folder: cannot be loaded"),
+        ("vocabulary.pieces=5", "5 pieces are fewer than"),
+        ("stages.0.freeze_layers=9", "freeze_layers: the encoder has 2 layers"),
+    ):
+        found = CliRunner().invoke(app, ["train", str(recipe), "--runs", str(tmp_path), "--set", change])
+        assert found.exit_code == 2, found.output
+        line = found.stderr.strip().splitlines()[-1]
+        assert line.startswith("error ")
+        assert said in line

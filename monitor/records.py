@@ -155,9 +155,23 @@ class Evidence(Record, frozen=True):
     reposts: int = 0
     authors: int = 0
     reach: int = 0
+    effect: float = 0.0
+    """`observed - expected` for a share (points, 0 to 1); `observed / expected` for a volume (a factor)."""
+    effect_low: float = 0.0
+    """The effect's interval, low end (95 %)."""
+    effect_high: float = 0.0
+    one_event: float | None = None
+    """Probability that the negative posts tell of one event; absent where the opinions carry no embeddings."""
+    entities: tuple[Share, ...] = ()
+    """Each entity's part in the rise, in an incident of several."""
+    centroid: str = ""
+    """What the posts say beside what is usually said, as base64 of int8 in the encoder's space: close for one story in any
+    language; empty without embeddings."""
 
 
 AlertState = Literal["firing", "escalated", "resolved"]
+IncidentKind = Literal["entity", "story", "common"]
+"""One entity; several entities with the same story; many entities at once, which points to a source or the classifier."""
 Severity = Literal["info", "warning", "critical"]
 
 
@@ -190,6 +204,13 @@ class Alert(Record, frozen=True):
     """When the change ended; 0 while it lasts."""
     sequence: int = 0
     """Position of this alert in its incident's life, from 0."""
+    kind: IncidentKind = "entity"
+    entities: tuple[str, ...] = ()
+    """Every entity of the incident, the one with the largest part in the rise first; empty when it is `entity` alone."""
+    entity_labels: tuple[dict[str, str], ...] = ()
+    """The routing labels of each of `entities`, in their order."""
+    merged_into: str = ""
+    """The incident that this one, told before, turned out to be part of; it is told there from now on."""
 
 
 class DeadLetter(Record, frozen=True):

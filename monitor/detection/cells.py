@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
 from heapq import nsmallest
 
 import msgspec
@@ -13,6 +16,9 @@ from monitor.records import SENTIMENTS, Opinion, Post
 SAMPLED_NEGATIVE, SAMPLED_OTHER = 20, 6
 """Posts kept per entity and bucket. Evidence shows ten, chosen for coverage; the others are the background against which
 terms stand out. Six hours of minutes of a busy entity are then under 10 MB."""
+
+THINNED_NEGATIVE, THINNED_OTHER = 3, 1
+"""Posts kept of a bucket older than that which an incident still holds on to: one of two days costs no more than six hours."""
 
 MAX_SOURCES = 50
 """Sources counted per entity and bucket once it is closed; the rest is a long tail that no alert names."""
@@ -36,6 +42,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     negative: float = 0.0
     """Probability of negative, to two decimals: a model says the same of a text in another batch to six or so, and what is
     shown as evidence must not hang on the seventh."""
+    embedding: bytes = b""
+    """int8 [hidden], of negative posts only: what was said, comparable between languages; empty when there is none."""
 
     def post(self, copies: int = 1) -> Post:
         """As it is shown."""
@@ -77,11 +85,6 @@ class Cell(msgspec.Struct):
         row = self.counts.setdefault(opinion.lang, [0, 0, 0, 0])
         row[sentiment] += 1
         row[3] += bool(opinion.repost_of)
-        sample = Sample(
-            rank=identity, document_id=opinion.document_id, text=opinion.text, lang=opinion.lang,
-            published_ms=opinion.published_ms, sentiment=sentiment, source=opinion.source, url=opinion.url,
-            topic=opinion.topic, fingerprint=opinion.fingerprint, negative=round(opinion.sentiment[0], 2),
-        )  # fmt: skip
         if sentiment == 0:
             self.reach += opinion.reach
             if opinion.source:
@@ -90,9 +93,7 @@ class Cell(msgspec.Struct):
                 self.topics[opinion.topic] = self.topics.get(opinion.topic, 0) + 1
             if opinion.author:
                 self.authors.add(hash64(opinion.author))
-            _keep(self.negative, sample, SAMPLED_NEGATIVE)
-        else:
-            _keep(self.other, sample, SAMPLED_OTHER)
+        _keep(self.negative if sentiment == 0 else self.other, opinion, identity, sentiment)
         return True
 
     def close(self) -> None:
@@ -103,24 +104,132 @@ class Cell(msgspec.Struct):
         self.negative.sort(key=lambda sample: sample.rank)
         self.other.sort(key=lambda sample: sample.rank)
 
+    def thin(self) -> bool:
+        """Keep the counts and a few posts of a closed cell; False when nothing had to go."""
+        if len(self.negative) <= THINNED_NEGATIVE and len(self.other) <= THINNED_OTHER:
+            return False
+        del self.negative[THINNED_NEGATIVE:], self.other[THINNED_OTHER:]
+        return True
+
     @property
     def documents(self) -> int:
         """Opinions counted."""
         return sum(sum(row[:3]) for row in self.counts.values())
 
 
-def _keep(samples: list[Sample], sample: Sample, most: int) -> None:
+class CellStore:
+    """The cells of many entities, by entity and by bucket."""
+
+    def __init__(self) -> None:
+        self._by_entity: dict[str, dict[int, Cell]] = {}
+        self._entities_in: dict[int, set[str]] = {}
+        self._order: list[int] = []
+        self._swept: tuple[int, dict[str, int]] = (0, {})
+
+    def __iter__(self) -> Iterator[tuple[str, int, Cell]]:
+        for entity, cells in self._by_entity.items():
+            for bucket_ms, cell in cells.items():
+                yield entity, bucket_ms, cell
+
+    def get(self, entity: str, bucket_ms: int) -> Cell | None:
+        """An entity's cell, if there is one."""
+        return self._by_entity.get(entity, {}).get(bucket_ms)
+
+    def put(self, entity: str, bucket_ms: int, cell: Cell) -> None:
+        """Add a cell, or put another in its place."""
+        self._by_entity.setdefault(entity, {})[bucket_ms] = cell
+        if bucket_ms not in self._entities_in:
+            self._entities_in[bucket_ms] = set()
+            insort(self._order, bucket_ms)
+        self._entities_in[bucket_ms].add(entity)
+
+    def open(self, entity: str, bucket_ms: int) -> Cell:
+        """An entity's cell, made when missing."""
+        cell = self.get(entity, bucket_ms)
+        if cell is None:
+            cell = Cell()
+            self.put(entity, bucket_ms, cell)
+        return cell
+
+    def of(self, entity: str, end_ms: int) -> list[tuple[int, Cell]]:
+        """An entity's cells before `end_ms`, in order of time."""
+        return sorted((item for item in self._by_entity.get(entity, {}).items() if item[0] < end_ms), key=_bucket)
+
+    def at(self, bucket_ms: int) -> list[tuple[str, Cell]]:
+        """The cells of a bucket, by entity."""
+        return [(entity, self._by_entity[entity][bucket_ms]) for entity in sorted(self._entities_in.get(bucket_ms, ()))]
+
+    def buckets(self, start_ms: int, end_ms: int) -> list[int]:
+        """Buckets of this time that hold anything, in order."""
+        return self._order[bisect_left(self._order, start_ms) : bisect_left(self._order, end_ms)]
+
+    def expire(
+        self, before_ms: int, held_since_ms: Mapping[str, int]
+    ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """Forget cells before a time, and thin those that are still needed.
+
+        Args:
+            before_ms: Older cells are no longer needed,
+            held_since_ms: but for those of these entities that are not older than this.
+
+        Returns:
+            The cells that are gone, and those that were thinned, as (entity, bucket).
+        """
+        gone, thinned = [], []
+        # What was held before is looked at again only when what is held has changed.
+        swept_ms = self._swept[0] if self._swept[1] == held_since_ms else 0
+        self._swept = (before_ms, dict(held_since_ms))
+        for bucket_ms in self.buckets(swept_ms, before_ms):
+            for entity, cell in self.at(bucket_ms):
+                if bucket_ms < held_since_ms.get(entity, before_ms):
+                    self._remove(entity, bucket_ms)
+                    gone.append((entity, bucket_ms))
+                elif cell.thin():
+                    thinned.append((entity, bucket_ms))
+        return gone, thinned
+
+    def drop(self, entity: str) -> list[int]:
+        """Forget an entity; returns its buckets."""
+        buckets = sorted(self._by_entity.get(entity, {}))
+        for bucket_ms in buckets:
+            self._remove(entity, bucket_ms)
+        return buckets
+
+    def _remove(self, entity: str, bucket_ms: int) -> None:
+        del self._by_entity[entity][bucket_ms]
+        if not self._by_entity[entity]:
+            del self._by_entity[entity]
+        self._entities_in[bucket_ms].discard(entity)
+        if not self._entities_in[bucket_ms]:
+            del self._entities_in[bucket_ms]
+            del self._order[bisect_left(self._order, bucket_ms)]
+
+
+def _bucket(item: tuple[int, Cell]) -> int:
+    return item[0]
+
+
+def _keep(samples: list[Sample], opinion: Opinion, identity: int, sentiment: int) -> None:
     """Keep the lowest ranks; the list is unordered until the cell closes."""
-    if len(samples) < most:
-        samples.append(sample)
-        return
-    highest = max(range(most), key=lambda place: samples[place].rank)
-    if sample.rank < samples[highest].rank:
-        samples[highest] = sample
+    most = SAMPLED_NEGATIVE if sentiment == 0 else SAMPLED_OTHER
+    place = len(samples)
+    if place == most:
+        place = max(range(most), key=lambda n: samples[n].rank)
+        if identity > samples[place].rank:
+            return
+    samples[place : place + 1] = [
+        Sample(
+            rank=identity, document_id=opinion.document_id, text=opinion.text, lang=opinion.lang,
+            published_ms=opinion.published_ms, sentiment=sentiment, source=opinion.source, url=opinion.url,
+            topic=opinion.topic, fingerprint=opinion.fingerprint, negative=round(opinion.sentiment[0], 2),
+            embedding=_embedding(opinion) if sentiment == 0 else b"",
+        )
+    ]  # fmt: skip
 
 
-def posts(cells: Iterable[Cell]) -> Iterator[Sample]:
-    """All samples of some cells."""
-    for cell in cells:
-        yield from cell.negative
-        yield from cell.other
+def _embedding(opinion: Opinion) -> bytes:
+    """The opinion's embedding; empty when it has none that can be read."""
+    try:
+        return base64.b64decode(opinion.embedding, validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from monitor.detection import explain
+from monitor.detection import explain, wording
 from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
-from monitor.detection.cells import Cell
+from monitor.detection.cells import Cell, CellStore
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
 from monitor.detection.quantify import Correction, correction, share_interval
 from monitor.detection.settings import DetectionSettings
@@ -113,7 +113,7 @@ class Detector:
         self._corrections: dict[str, Correction] = {}
         self._bank = SeriesBank(settings, entities=list(self._entities), confusion=confusion)
         self._book = IncidentBook(alerts, self._length_ms)
-        self._cells: dict[tuple[str, int], Cell] = {}
+        self._cells = CellStore()
         self._last: dict[str, Evidence] = {}
         self._progress = _Progress()
         self._touched: set[bytes] = set()
@@ -137,13 +137,9 @@ class Detector:
             if bucket_ms < max(progress.closed_ms, self._closed_at(message.clock_ms)):
                 progress.late += 1
                 continue
-            key = (message.entity, bucket_ms)
-            cell = self._cells.get(key)
-            if cell is None:
-                cell = self._cells[key] = Cell()
-            if cell.add(message):
+            if self._cells.open(message.entity, bucket_ms).add(message):
                 progress.opinions += 1
-                self._touched.add(_cell_key(key))
+                self._touched.add(_cell_key(message.entity, bucket_ms))
             else:
                 progress.duplicates += 1
 
@@ -197,7 +193,7 @@ class Detector:
 
     def _due(self, end_ms: int) -> Iterator[int]:
         """Buckets to close: those with opinions, and while an incident is open every one, since silence ends it."""
-        filled = sorted({bucket for _, bucket in self._cells if self._progress.closed_ms <= bucket < end_ms})
+        filled = self._cells.buckets(self._progress.closed_ms, end_ms)
         if not filled and not self._book.open:
             return
         bucket_ms = self._progress.closed_ms or (filled[0] if filled else end_ms)
@@ -216,12 +212,9 @@ class Detector:
     def _close(self, bucket_ms: int) -> list[Alert]:
         rows: list[tuple[str, str]] = []
         counts: list[list[int]] = []
-        for entity in sorted(self._entities):
-            cell = self._cells.get((entity, bucket_ms))
-            if cell is None:
-                continue
+        for entity, cell in self._cells.at(bucket_ms):
             cell.close()
-            self._touched.add(_cell_key((entity, bucket_ms)))
+            self._touched.add(_cell_key(entity, bucket_ms))
             for lang, row in sorted(cell.counts.items()):
                 rows.append((entity, lang))
                 counts.append(row)
@@ -240,10 +233,9 @@ class Detector:
         if not finding.active or finding.unit != "share" or finding.entity in {i.entity for i in self._book.open}:
             return finding
         counted: list[tuple[int, int, int]] = []
-        for (entity, bucket), cell in sorted(self._cells.items()):
-            if entity == finding.entity and bucket < self._progress.closed_ms:
-                rows = cell.counts.values() if finding.lang == ROLLUP else [cell.counts.get(finding.lang, [0, 0, 0, 0])]
-                counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
+        for bucket, cell in self._cells.of(finding.entity, self._progress.closed_ms):
+            rows = cell.counts.values() if finding.lang == ROLLUP else [cell.counts.get(finding.lang, [0, 0, 0, 0])]
+            counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
         earlier = [row for row in counted if row[0] < finding.onset_ms]
         documents = sum(row[1] for row in earlier)
         # What was counted before, not what was corrected for the classifier: the counts since are not corrected either.
@@ -257,24 +249,18 @@ class Detector:
         incident, finding = step.incident, step.finding
         info = self._entities[incident.entity]
         at_ms = self._progress.closed_ms
-        window = self._window(incident)
         if finding is not None:
+            window = self._window(incident, at_ms)
             shown = explain.evidence(finding, window, posts=self._alerts.posts, names=(info.name, *info.names))
             incident.languages = sorted({*incident.languages, *explain.event_languages(window)})
             self._last[incident.entity] = shown
         else:
-            last = self._last.get(incident.entity)
-            documents = sum(cell.documents for cell in window.inside)
-            shown = (
-                msgspec.structs.replace(last, documents=max(documents, last.documents), posts=())
-                if last is not None
-                else Evidence(observed=0, expected=0, low=0, high=0, unit="share", documents=documents, negatives=0)
+            window = self._window(incident, incident.ended_ms)
+            shown = explain.closing(
+                self._last[incident.entity], incident.signal, window, self._corrected_negatives(window.inside)
             )
-        headline = explain.summary(
-            info.name, step.state, finding, shown, _by_share(incident.languages, shown), incident.onset_ms
-        )
         sequence = incident.sequence - 1
-        return Alert(
+        alert = Alert(
             id=alert_id(incident.id, incident.signal, incident.onset_ms, step.state, sequence),
             incident=incident.id,
             entity=incident.entity,
@@ -285,17 +271,17 @@ class Detector:
             onset_ms=incident.onset_ms,
             at_ms=at_ms,
             languages=tuple(_by_share(incident.languages, shown)),
-            summary=headline,
-            description=explain.description(headline, shown, onset_ms=incident.onset_ms, at_ms=at_ms),
+            summary="",
+            description="",
             evidence=shown,
             labels=dict(info.labels),
             ended_ms=incident.ended_ms,
             sequence=sequence,
         )
+        return wording.worded(alert, {incident.entity: info.name})
 
-    def _window(self, incident: Incident) -> explain.Window:
-        mine = sorted((bucket, cell) for (entity, bucket), cell in self._cells.items() if entity == incident.entity)
-        closed = [(bucket, cell) for bucket, cell in mine if bucket < self._progress.closed_ms]
+    def _window(self, incident: Incident, end_ms: int) -> explain.Window:
+        closed = self._cells.of(incident.entity, end_ms)
         start = incident.onset_ms - incident.onset_ms % self._length_ms
         inside = [cell for bucket, cell in closed if bucket >= start]
         before = [cell for bucket, cell in closed if bucket < start]
@@ -304,15 +290,32 @@ class Detector:
             inside=inside,
             before=before,
             before_buckets=max(0, (start - first) // self._length_ms),
-            inside_buckets=max(1, (self._progress.closed_ms - start) // self._length_ms),
+            inside_buckets=max(1, (end_ms - start) // self._length_ms),
+            bucket_ms=self._length_ms,
         )
+
+    def _corrected_negatives(self, cells: Iterable[Cell]) -> float:
+        """Negatives in these cells, by adjusted counts (Forman 2008)."""
+        found = 0.0
+        for cell in cells:
+            for lang, row in cell.counts.items():
+                correct = self._correction(lang)
+                found += (row[0] - correct.false_rate * sum(row[:3])) / correct.youden
+        return found
+
+    def _correction(self, lang: str) -> Correction:
+        known = self._corrections.get(lang)
+        if known is None:
+            known = self._corrections[lang] = correction(self._confusion(lang))
+        return known
 
     def _expire(self, now_ms: int) -> None:
         """Forget evidence that is too old for any explanation."""
         onsets = {incident.entity: incident.onset_ms for incident in self._book.open}
-        for key in [k for k in self._cells if k[1] < min(now_ms, onsets.get(k[0], now_ms)) - self._keep_ms]:
-            del self._cells[key]
-            self._gone.add(_cell_key(key))
+        held = {entity: onset_ms - self._keep_ms for entity, onset_ms in onsets.items()}
+        gone, thinned = self._cells.expire(now_ms - self._keep_ms, held)
+        self._gone.update(_cell_key(*key) for key in gone)
+        self._touched.update(_cell_key(*key) for key in thinned)
         for entity in self._book.forget(now_ms):
             self._last.pop(entity, None)
             self._gone.add(_incident_key(entity))
@@ -331,7 +334,7 @@ class Detector:
         for key in self._touched:
             kind, entity, *bucket = key.decode().split("|")
             if kind == "cell":
-                cell = self._cells.get((entity, int(bucket[0])))
+                cell = self._cells.get(entity, int(bucket[0]))
                 changes[key] = _pack(cell) if cell is not None else None
             else:
                 incident = self._book.incidents.get(entity)
@@ -351,7 +354,7 @@ class Detector:
                 elif kind == "series":
                     series[rest[0], rest[1]] = value
                 elif kind == "cell" and rest[0] in self._entities:
-                    self._cells[rest[0], int(rest[1])] = _unpack(value, Cell)
+                    self._cells.put(rest[0], int(rest[1]), _unpack(value, Cell))
                 elif kind == "incident" and rest[0] in self._entities:
                     incident, last = _unpack(value, tuple[Incident, Evidence | None])
                     self._book.incidents[rest[0]] = incident
@@ -370,9 +373,7 @@ class Detector:
     def set_entities(self, entities: Mapping[str, EntityInfo]) -> None:
         """Watch these entities from the next bucket on; what is no longer watched is forgotten."""
         for entity in self._entities.keys() - entities.keys():
-            for key in [key for key in self._cells if key[0] == entity]:
-                del self._cells[key]
-                self._gone.add(_cell_key(key))
+            self._gone.update(_cell_key(entity, bucket_ms) for bucket_ms in self._cells.drop(entity))
             if self._book.incidents.pop(entity, None) is not None:
                 self._gone.add(_incident_key(entity))
         self._entities = dict(entities)
@@ -413,12 +414,10 @@ class Detector:
         """
         sums: dict[tuple[str, str], list[float]] = {}
         start_ms = self._progress.closed_ms - window_ms
-        for (entity, bucket_ms), cell in self._cells.items():
-            if not start_ms <= bucket_ms < self._progress.closed_ms:
-                continue
+        recent = self._cells.buckets(start_ms, self._progress.closed_ms)
+        for entity, cell in (item for bucket_ms in recent for item in self._cells.at(bucket_ms)):
             for lang, row in cell.counts.items():
-                correct = self._corrections.get(lang) or correction(self._confusion(lang))
-                self._corrections[lang] = correct
+                correct = self._correction(lang)
                 count = sum(row[:3])
                 negatives = (row[0] - correct.false_rate * count) / correct.youden
                 for key in ((entity, lang), (entity, ROLLUP)):
@@ -471,8 +470,8 @@ def _by_share(languages: Iterable[str], shown: Evidence) -> list[str]:
     return sorted(languages, key=lambda lang: (-part.get(lang, 0.0), lang))
 
 
-def _cell_key(key: tuple[str, int]) -> bytes:
-    return f"cell|{key[0]}|{key[1]}".encode()
+def _cell_key(entity: str, bucket_ms: int) -> bytes:
+    return f"cell|{entity}|{bucket_ms}".encode()
 
 
 def _incident_key(entity: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The evidence of an alert and the words for it: what rose, from what, since when, where, and who says so; pure."""
+"""The evidence of an alert: what rose, from what, since when, where, who says so, and whether it is one story; pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from monitor.detection.bank import Finding
+import msgspec
+import numpy as np
+
 from monitor.detection.cells import Cell, Sample
+from monitor.detection.findings import HOUR_MS, Finding
+from monitor.detection.stories import MAX_POSTS, Floats, Story, story
 from monitor.detection.terms import distinctive, tokens
+from monitor.documents.folding import fold
 from monitor.records import UNDETERMINED, Evidence, Post, Share
 
 MAX_SHARES = 8
@@ -19,8 +23,15 @@ MAX_SHARES = 8
 MIN_LANGUAGE_SHARE, MIN_LANGUAGE_EXCESS = 0.08, 5.0
 """A language is part of an event when it brings a visible part of the rise, and more than a few stray posts."""
 
-SAME_STORY = 0.6
+SAME_WORDS = 0.6
 """Jaccard similarity of words from which two posts are shown as one."""
+
+PART_OF_IT = 0.8
+"""Part of the earlier posts that must resemble the story less than a post does for that post to be shown as its first."""
+
+GAIN_WORTH, TERM_WORTH, LANGUAGE_WORTH, SURE_WORTH, COPIES_WORTH = 3.0, 1.0, 0.3, 0.3, 0.1
+"""What a post is chosen for: how well it stands for the others, the terms it adds, a language not yet shown, how surely it
+is negative, how often it was said. The last three are small: they decide between equals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,9 @@ class Window:
     before_buckets: int
     """All buckets before it that are remembered, empty ones too."""
     inside_buckets: int
+    """Buckets since the onset, empty ones too."""
+    bucket_ms: int
+    """Length of a bucket."""
 
 
 def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[str]) -> Evidence:
@@ -46,33 +60,94 @@ def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[st
         names: The entity's names: no terms, since every post holds one.
     """
     negative = [sample for cell in window.inside for sample in cell.negative]
-    background = [s for cell in window.before for s in (*cell.negative, *cell.other)]
-    background += [s for cell in window.inside for s in cell.other]
+    before = [sample for cell in window.before for sample in cell.negative]
+    background = before + [s for cell in (*window.before, *window.inside) for s in cell.other]
     languages = language_shares(window)
     rising = {share.name for share in languages if share.share >= MIN_LANGUAGE_SHARE} or {s.lang for s in negative}
     shown = [sample for sample in negative if sample.lang in rising] or negative
+    shown = sorted(shown, key=lambda sample: sample.rank)[:MAX_POSTS]
+    documents = sum(cell.documents for cell in window.inside)
+    told = story(shown, before, rise=_excess(finding))
     terms = distinctive(
         [(s.text, s.lang) for s in shown], [(s.text, s.lang) for s in background], most=12, without=names
     )
+    low, high = _effect(finding, finding.low), _effect(finding, finding.high)
     return Evidence(
         observed=round(finding.observed, 4),
         expected=round(finding.expected, 4),
         low=round(finding.low, 4),
         high=round(finding.high, 4),
         unit=finding.unit,
-        documents=sum(cell.documents for cell in window.inside),
+        documents=documents,
         negatives=round(finding.negatives, 1),
         log_evidence=round(finding.log_evidence, 2),
+        effect=round(finding.effect, 4),
+        effect_low=round(low, 4),
+        effect_high=round(high, 4),
+        one_event=told.one_event if told is not None else None,
         languages=languages,
         sources=_rise(window, lambda cell: cell.sources),
         topics=_rise(window, lambda cell: cell.topics),
         terms=terms,
-        posts=representative(shown, terms, most=posts),
-        first_post=min(shown, key=lambda s: (s.published_ms, s.rank)).post() if shown else None,
-        reposts=sum(row[3] for cell in window.inside for row in cell.counts.values()),
-        authors=len(set().union(*(cell.authors for cell in window.inside))) if window.inside else 0,
+        posts=representative(shown, terms, told, most=posts),
+        first_post=_first(shown, told),
+        reposts=_reposts(window),
+        authors=_authors(window),
         reach=sum(cell.reach for cell in window.inside),
+        centroid=told.centroid if told is not None else "",
     )
+
+
+def closing(last: Evidence, signal: str, window: Window, negatives: float) -> Evidence:
+    """What is shown at an incident's end: its whole course in numbers, without posts.
+
+    Args:
+        last: What was shown last.
+        signal: The incident's.
+        window: Up to the end.
+        negatives: Since the onset, corrected for the classifier's known confusion.
+    """
+    documents = sum(cell.documents for cell in window.inside)
+    if last.unit == "share":
+        observed = min(max(negatives / max(documents, 1), 0.0), 1.0)
+        effect = observed - last.expected
+    else:
+        hours = window.inside_buckets * window.bucket_ms / HOUR_MS
+        observed = (documents if signal == "volume" else negatives) / max(hours, 1e-9)
+        effect = observed / max(last.expected, 1e-9)
+    return msgspec.structs.replace(
+        last, observed=round(observed, 4), low=round(observed, 4), high=round(observed, 4), effect=round(effect, 4),
+        effect_low=0.0, effect_high=0.0, documents=documents, negatives=round(negatives, 1), posts=(),
+        languages=language_shares(window), sources=_rise(window, lambda cell: cell.sources),
+        topics=_rise(window, lambda cell: cell.topics), authors=_authors(window), reposts=_reposts(window),
+        reach=sum(cell.reach for cell in window.inside),
+    )  # fmt: skip
+
+
+def _authors(window: Window) -> int:
+    return len(set().union(*(cell.authors for cell in window.inside)))
+
+
+def _reposts(window: Window) -> int:
+    return sum(row[3] for cell in window.inside for row in cell.counts.values())
+
+
+def _effect(finding: Finding, value: float) -> float:
+    """What a value is beside the expected one: a difference of shares, a factor of volumes."""
+    return value - finding.expected if finding.unit == "share" else value / max(finding.expected, 1e-9)
+
+
+def _excess(finding: Finding) -> float:
+    """Part of the negative posts that is beyond what was expected, 0 to 1."""
+    return max(0.0, 1 - finding.expected / max(finding.observed, 1e-9))
+
+
+def _first(samples: Sequence[Sample], told: Story | None) -> Post | None:
+    """The earliest post of the story; without one, the earliest of all."""
+    if not samples:
+        return None
+    part = [s for place, s in enumerate(samples) if told is not None and told.belongs[place] >= PART_OF_IT]
+    return min(part or samples, key=lambda s: (s.published_ms, s.rank)).post()
 
 
 def language_shares(window: Window) -> tuple[Share, ...]:
@@ -134,99 +209,98 @@ def change_point(buckets: Sequence[tuple[int, int, int]], usual: float) -> int |
     return onset
 
 
-def representative(samples: Sequence[Sample], terms: Sequence[str], *, most: int) -> tuple[Post, ...]:
-    """Posts that together cover what is said: each new one adds terms and languages, none tells the same again.
+def representative(
+    samples: Sequence[Sample], terms: Sequence[str], told: Story | None = None, *, most: int
+) -> tuple[Post, ...]:
+    """Posts that together stand for what is said: each new one covers what the others leave out, none tells the same again.
 
-    Greedy weighted coverage (Nemhauser, Wolsey, Fisher 1978: within 1-1/e of the best choice), after collapsing posts
-    that share most of their words.
+    Posts that share most of their words are one. Then greedy choice (Nemhauser, Wolsey, Fisher 1978: within 1-1/e of the
+    best for such coverage): facility location over the embeddings, where each post counts by how surely it belongs to the
+    story, and weighted coverage of the terms.
+
+    Args:
+        samples: Negative posts since the onset.
+        terms: The strongest first.
+        told: Their story, place by place; None without embeddings.
+        most: How many posts at most.
     """
-    groups = _stories(samples)
-    weight = {term: 1.0 / (place + 2) for place, term in enumerate(terms)}
-    chosen: list[tuple[Sample, int]] = []
+    groups = _alike(samples)
+    if not groups or most <= 0:
+        return ()
+    weight = {fold(term): 1.0 / (place + 2) for place, term in enumerate(terms)}
+    places = [group.places[0] for group in groups]
+    copies = np.array([len(group.places) for group in groups], np.float64)
+    belongs = told.belongs[places] if told is not None else np.ones(len(groups))
+    near = _nearness(told, places)
+    worth = belongs * copies / max(float((belongs * copies).sum()), 1e-9)
+    sure = np.array([samples[place].negative for place in places])
+    fixed = SURE_WORTH * sure + COPIES_WORTH * np.minimum(copies, 10)
+    best = np.zeros(len(groups))
     covered: Counter[str] = Counter()
     languages: Counter[str] = Counter()
+    chosen: list[int] = []
+    left = set(range(len(groups)))
+    while left and len(chosen) < most:
+        gains = np.maximum(near - best[:, None], 0.0).T @ worth if near is not None else np.zeros(len(groups))
 
-    def worth(group: list[tuple[Sample, set[str]]]) -> tuple[float, int]:
-        sample, words = group[0]
-        new = sum(weight.get(word, 0.0) / (1 + covered[word]) for word in words)
-        return (
-            new + 0.3 / (1 + languages[sample.lang]) + 0.3 * sample.negative + 0.1 * min(len(group), 10),
-            -sample.rank,
-        )
+        def value(place: int, gains: Floats = gains) -> tuple[float, int]:
+            group = groups[place]
+            added = sum(weight.get(word, 0.0) / (1 + covered[word]) for word in sorted(group.words))
+            new_language = LANGUAGE_WORTH / (1 + languages[samples[group.places[0]].lang])
+            whole = float(gains[place]) * GAIN_WORTH + TERM_WORTH * added + new_language + float(fixed[place])
+            return round(whole * (0.1 + float(belongs[place]) ** 2), 9), -samples[group.places[0]].rank
 
-    while groups and len(chosen) < most:
-        best = max(groups, key=worth)
-        groups.remove(best)
-        sample, words = best[0]
-        chosen.append((sample, len(best)))
-        covered.update(words)
-        languages[sample.lang] += 1
-    return tuple(sample.post(copies) for sample, copies in chosen)
+        picked = max(left, key=value)
+        left.discard(picked)
+        chosen.append(picked)
+        covered.update(groups[picked].words)
+        languages[samples[groups[picked].places[0]].lang] += 1
+        if near is not None:
+            best = np.maximum(best, near[:, picked])
+    return tuple(samples[groups[place].places[0]].post(len(groups[place].places)) for place in chosen)
 
 
-def _stories(samples: Sequence[Sample]) -> list[list[tuple[Sample, set[str]]]]:
-    """Samples grouped by near-equal wording, the clearest negative first in each group."""
-    groups: list[list[tuple[Sample, set[str]]]] = []
+def _nearness(told: Story | None, places: Sequence[int]) -> Floats | None:
+    """Cosine of each two of these posts, float64 [n, n], 0 where they point apart; rounded, so that ties stay ties."""
+    if told is None:
+        return None
+    vectors = told.vectors[list(places)]
+    near: Floats = np.maximum((vectors @ vectors.T).round(9), 0.0)
+    return near
+
+
+@dataclass(slots=True)
+class _Group:
+    """Posts of near-equal wording, the clearest negative first."""
+
+    words: set[str]
+    places: list[int]
+    fingerprint: str
+
+
+def _alike(samples: Sequence[Sample]) -> list[_Group]:
+    """Samples grouped by near-equal wording."""
+    groups: list[_Group] = []
     holding: defaultdict[str, list[int]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda s: (-s.negative, s.rank)):
+    by_fingerprint: dict[str, int] = {}
+    for place in sorted(range(len(samples)), key=lambda n: (-samples[n].negative, samples[n].rank)):
+        sample = samples[place]
+        known = by_fingerprint.get(sample.fingerprint) if sample.fingerprint else None
+        if known is not None:
+            groups[known].places.append(place)
+            continue
         words = tokens(sample.text, sample.lang)
-        near = Counter(place for word in words for place in holding[word])
-        for place, common in near.most_common(5):
-            other = groups[place][0][1]
-            if common / max(1, len(words | other)) >= SAME_STORY:
-                groups[place].append((sample, words))
+        near = Counter(number for word in words for number in holding[word])
+        # In an order of its own: a set's differs from process to process.
+        for number, common in sorted(near.items(), key=lambda item: (-item[1], item[0]))[:5]:
+            if common / max(1, len(words | groups[number].words)) >= SAME_WORDS:
+                groups[number].places.append(place)
                 break
         else:
+            number = len(groups)
             for word in words:
-                holding[word].append(len(groups))
-            groups.append([(sample, words)])
+                holding[word].append(number)
+            groups.append(_Group(words, [place], sample.fingerprint))
+        if sample.fingerprint:
+            by_fingerprint[sample.fingerprint] = number
     return groups
-
-
-def summary(
-    name: str, state: str, finding: Finding | None, shown: Evidence, languages: Sequence[str], onset_ms: int
-) -> str:
-    """One line for a phone."""
-    where = f" in {', '.join(languages[:6])}" if languages else ""
-    if state == "resolved" or finding is None:
-        return f"{name}: back to normal{where} after {shown.documents} posts since {_time(onset_ms)}"
-    if finding.unit == "share":
-        return (
-            f"{name}: {shown.observed:.0%} negative (usually {shown.expected:.0%}) since {_time(onset_ms)}{where}, "
-            f"{shown.documents} posts"
-        )
-    times = shown.observed / shown.expected if shown.expected > 0 else float("inf")
-    what = "negative posts" if finding.signal == "negative_volume" else "posts"
-    return f"{name}: {times:.1f} times the usual {what} since {_time(onset_ms)}{where}, {shown.documents} posts"
-
-
-def description(headline: str, shown: Evidence, *, onset_ms: int, at_ms: int) -> str:
-    """The whole explanation as plain text, complete in one message."""
-    unit = "negative" if shown.unit == "share" else "an hour"
-    number = "{:.0%}" if shown.unit == "share" else "{:.0f}"
-    values = [number.format(v) for v in (shown.observed, shown.low, shown.high, shown.expected)]
-    lines = [
-        headline,
-        "",
-        f"Observed {values[0]} {unit} (95 % interval {values[1]} to {values[2]}), expected {values[3]}.",
-        f"Since {_time(onset_ms)} until {_time(at_ms)}: {shown.documents} posts, {shown.authors} distinct authors of "
-        f"negative ones at least, {shown.reposts} reposts, reach {shown.reach:,}.",
-    ]
-    for title, shares in (("Languages", shown.languages), ("Sources", shown.sources), ("Topics", shown.topics)):
-        if shares:
-            lines.append(f"{title} of the rise: " + ", ".join(f"{s.name} {s.share:.0%} ({s.count})" for s in shares))
-    if shown.terms:
-        lines.append("What sets it apart: " + ", ".join(shown.terms))
-    if shown.first_post is not None:
-        lines.append(f"First: {_time(shown.first_post.published_ms)} [{shown.first_post.lang}] {shown.first_post.text}")
-    if shown.posts:
-        lines += ["", "Posts:"]
-        for post in shown.posts:
-            copies = f" (×{post.copies})" if post.copies > 1 else ""
-            link = f" {post.url}" if post.url else ""
-            lines.append(f"- [{post.lang}] {post.text}{copies}{link}")
-    return "\n".join(lines)
-
-
-def _time(time_ms: int) -> str:
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%a %d %b %H:%M} UTC"

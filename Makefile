@@ -58,6 +58,7 @@ bench: $(STAMPS)/full ## Measure: the model's batches, the documents' front end,
 
 docs: $(STAMPS)/full $(STAMPS)/tools ## Regenerate what is made from code: schemas, metrics, configuration, dashboards, manifests
 	@$(BIN)/python -m monitor.docs
+	@$(BIN)/python -m training.docs
 	@$(BIN)/python deploy/grafana/dashboards.py
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python deploy/kustomize/render.py
 

@@ -411,10 +411,12 @@ def train(
             for line in look(checked, recipe.parent, cache):
                 out.print(_escaped(line), highlight=False, soft_wrap=True)
             return
+        from tqdm import tqdm
+
         from training.run import run_recipe
 
         def say(line: str) -> None:
-            err.print(_escaped(line), highlight=False, soft_wrap=True)
+            tqdm.write(line, file=sys.stderr)  # above a bar, not into it
 
         final = run_recipe(checked, recipe.parent, runs, cache=cache, say=say)
         out.print(f"[green]{final}[/] is the trained checkpoint", highlight=False)

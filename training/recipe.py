@@ -120,7 +120,7 @@ class Recipe(Settings):
     )
     encoder: EncoderSettings = EncoderSettings()
     heads: dict[str, HeadSettings] = Field(min_length=1, description="By name.")
-    data: DataSettings
+    data: DataSettings = Field(description="Labelled texts.")
     vocabulary: VocabularySettings = VocabularySettings()
     stages: tuple[StageSettings, ...] = Field(min_length=1, description="In the order in which they run.")
     calibrate: CalibrateSettings = CalibrateSettings()

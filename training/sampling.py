@@ -48,12 +48,19 @@ def shares(
 
 
 def draw(
-    examples: Sequence[Example], wanted: Mapping[tuple[str, str, str], float], epochs: float, seed: int
+    examples: Sequence[Example], wanted: Mapping[tuple[str, str, str], float], epochs: float, seed: int, size: int
 ) -> list[NDArray[np.int64]]:
     """Places of the texts of each epoch (the last may be a part of one).
 
     Each group goes through its texts in a new random order again and again, so that none comes a second time before all
-    others have; an epoch is as many texts as there are.
+    others have.
+
+    Args:
+        examples: To draw from.
+        wanted: The groups' shares, as `shares` gives them.
+        epochs: How many.
+        seed: Of the order.
+        size: Texts in an epoch.
     """
     groups: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
     for place, example in enumerate(examples):
@@ -67,7 +74,7 @@ def draw(
         part, left = min(left, 1.0), left - 1.0
         places: list[int] = []
         for key, queue in queues.items():
-            owed[key] += wanted[key] * len(examples) * part
+            owed[key] += wanted[key] * size * part
             count = round(owed[key])
             owed[key] -= count
             while len(queue) < count:

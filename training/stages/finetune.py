@@ -75,7 +75,7 @@ def run(context: Context, folder: Path) -> None:
 def chosen(
     train_examples: Sequence[Example], settings: LoopSettings, weights: Mapping[str, float]
 ) -> tuple[list[Example], dict[str, float]]:
-    """The examples that a stage trains on, and how much each source weighs: those named, and some of the others replayed.
+    """The examples that a stage trains on, and how much each source weighs: those named, and others to be replayed.
 
     Raises:
         TrainingError: The sources named have no training texts.
@@ -102,7 +102,10 @@ def make_plan(
 ) -> Plan:
     """All batches of all epochs."""
     wanted = sampling.shares(examples, settings.language_temperature, settings.head_weights, weights)
-    epochs = sampling.draw(examples, wanted, settings.epochs, seed)
+    size = sum(not settings.sources or example.source in settings.sources for example in examples)
+    if size < len(examples) and isinstance(settings, TransferSettings):
+        size = round(size / (1 - settings.replay))
+    epochs = sampling.draw(examples, wanted, settings.epochs, seed, size)
     found = [
         batch
         for number, places in enumerate(epochs)

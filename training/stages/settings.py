@@ -20,7 +20,11 @@ class LoopSettings(Settings):
 
     name: str = Field("", description="Folder of the stage in the run; by default its type.", pattern=r"^[\w-]*$")
     sources: tuple[str, ...] = Field((), description="Train on these sources only; none named: on all.")
-    epochs: float = Field(2.0, gt=0, description="Passes; one pass draws as many texts as the sources have.")
+    epochs: float = Field(
+        2.0,
+        gt=0,
+        description="Passes over the texts of the sources named, each as many draws as there are (a replay comes on top).",
+    )
     optimizer: Optimizer = Field("adamw", description="A torch optimiser by name.")
     learning_rate: float = Field(8e-5, gt=0, description="Of the topmost encoder layer, after the warm-up.")
     head_learning_rate: float = Field(1e-3, gt=0, description="Of the heads.")

@@ -103,3 +103,12 @@ def test_a_fingerprint_is_of_what_changes_the_result() -> None:
 def test_the_shipped_recipes_are_good() -> None:
     for path in (Path(__file__).parents[3] / "training" / "recipes").glob("*.toml"):
         assert load_recipe(path).name == tomllib.loads(path.read_text())["name"]
+
+
+def test_every_key_is_documented_and_the_document_is_the_one_from_the_code() -> None:
+    from training.docs import recipe_keys
+
+    document = Path(__file__).parents[3] / "docs" / "recipe.md"
+    assert document.read_text(encoding="utf-8") == recipe_keys(), "run `make docs`"
+    undescribed = [line for line in recipe_keys().splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert not undescribed

@@ -47,7 +47,7 @@ def test_each_group_gets_its_share_and_no_text_comes_twice_before_all_once(
 ) -> None:
     wanted = shares(corpus, temperature, {}, {})
     assert sum(wanted.values()) == pytest.approx(1.0)
-    found = np.concatenate(draw(corpus, wanted, epochs, seed))
+    found = np.concatenate(draw(corpus, wanted, epochs, seed, len(corpus)))
     drawn = Counter(found.tolist())
     for key, share in wanted.items():
         members = [n for n, e in enumerate(corpus) if (e.head, e.lang, e.source) == key]
@@ -68,3 +68,23 @@ def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], toke
     for batch in found:
         assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= tokens
     assert found == batches(places, np.array(lengths), tokens, random.Random(seed))
+
+
+def test_a_transfer_passes_over_the_named_sources_and_replays_the_others() -> None:
+    pytest.importorskip("torch")
+    from tests.unit.export import tiny
+    from training.errors import TrainingError
+    from training.model import Texts
+    from training.stages.finetune import chosen, make_plan
+    from training.stages.settings import TransferSettings
+
+    corpus = examples(s_en_old=800, t_en_old=100, s_en_new=80, s_de_new=20)
+    settings = TransferSettings(sources=("new",), replay=0.2, epochs=2, language_temperature=1.0)
+    picked, weights = chosen(corpus, settings, {"old": 3.0, "new": 1.0})
+    texts = Texts(tiny.tokenizer().to_str(), [example.text for example in picked], "", 24)
+    plan = make_plan(picked, texts, settings, weights, seed=0)
+    drawn = Counter((picked[place].source, picked[place].head) for batch in plan.batches for place in batch)
+    assert drawn["new", "s"] == pytest.approx(200, abs=3)
+    assert drawn["old", "s"] + drawn["old", "t"] == pytest.approx(50, abs=3)
+    with pytest.raises(TrainingError, match="none of its sources has texts"):
+        chosen(corpus, TransferSettings(sources=("none",)), {})

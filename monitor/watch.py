@@ -18,6 +18,9 @@ from monitor.watchlist import Watchlist, load_watchlist, parse_watchlist
 
 log = structlog.get_logger("monitor.watchlist")
 
+LOOK_MS = 5000
+"""The file is looked at so often without being told of a change."""
+
 
 class WatchlistKeeper:
     """Holds the current watchlist and tells its listeners of a new one.
@@ -104,12 +107,25 @@ class WatchlistKeeper:
     async def follow(self, stopping: asyncio.Event) -> None:
         """Reload whenever the file changes, until `stopping`.
 
-        The folder is watched, not the file: editors and Kubernetes replace a file instead of writing into it.
+        Folders are watched, not the file: editors replace a file instead of writing into it, and Kubernetes turns a
+        link to another folder and deletes the one before. So both are watched, that of the name and that of the file
+        behind it, and anew after each change. What no event tells (a network file system) is seen within `LOOK_MS`.
         """
-        async for _ in awatch(self._path.resolve().parent, stop_event=stopping, recursive=False, debounce=200):
-            if (content := self._content()) != self._seen:
-                self._seen = content
-                self.reload()
+        while not stopping.is_set():
+            folders = {self._path.absolute().parent, self._path.resolve().parent}
+            changes = awatch(
+                *folders,
+                stop_event=stopping,
+                recursive=False,
+                debounce=200,
+                rust_timeout=LOOK_MS,
+                yield_on_timeout=True,
+            )
+            async for _ in changes:
+                if (content := self._content()) != self._seen:
+                    self._seen = content
+                    self.reload()
+                    break
 
     def _content(self) -> bytes:
         try:

@@ -23,6 +23,9 @@ from training.vocabulary import pad_id
 CHECKPOINT_FORMAT = 1
 """What `export/checkpoint.py` reads."""
 
+EMBEDDING = "embedding"
+"""Name of the pooled state among the outputs; no head may be called so."""
+
 Pooling = Literal["cls", "mean"]
 
 
@@ -77,10 +80,16 @@ class Classifier(nn.Module):
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return pool(states, attention_mask, self.about.pooling)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """Raw logits by head, ``[batch, labels]`` each; arguments as for `embed`."""
-        pooled = self.dropout(self.embed(input_ids, attention_mask))
-        return {name: head(pooled) for name, head in self.heads.items()}
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, embedding: bool = False) -> dict[str, Tensor]:
+        """Raw logits by head, ``[batch, labels]`` each; arguments as for `embed`.
+
+        Args:
+            embedding: Give the pooled state too, as `EMBEDDING`, ``[batch, hidden]``.
+        """
+        pooled = self.embed(input_ids, attention_mask)
+        dropped = self.dropout(pooled)
+        found = {name: head(dropped) for name, head in self.heads.items()}
+        return found | {EMBEDDING: pooled} if embedding else found
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -219,9 +228,17 @@ def load_encoder(name: str | Path, config: Any = None) -> nn.Module:
 
 @torch.inference_mode()
 def predict(
-    model: Classifier, texts: Texts, batch_tokens: int = 4096, device: str | torch.device = "cpu", bf16: bool = False
+    model: Classifier,
+    texts: Texts,
+    batch_tokens: int = 4096,
+    device: str | torch.device = "cpu",
+    bf16: bool = False,
+    embedding: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
-    """Logits of every head for all texts, by head, ``[texts, labels]``; batches of like length."""
+    """Logits of every head for all texts, by head, ``[texts, labels]``; batches of like length.
+
+    With `embedding`, the pooled states too, as `EMBEDDING`, ``[texts, hidden]``.
+    """
     was_training = model.training
     model.eval()
     found = {
@@ -236,8 +253,10 @@ def predict(
         places = order[start:end]
         ids, mask = texts.batch(places.tolist())
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-            logits = model(ids.to(device), mask.to(device))
-        for name, values in logits.items():
+            outputs = model(ids.to(device), mask.to(device), embedding=embedding)
+        for name, values in outputs.items():
+            if name not in found:
+                found[name] = np.zeros((len(texts.ids), values.shape[1]), dtype=np.float32)
             found[name][places] = values.float().cpu().numpy()
         start = end
     model.train(was_training)

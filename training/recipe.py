@@ -15,11 +15,22 @@ from pydantic import Field, ValidationError, model_validator
 
 from training.errors import TrainingError
 from training.settings import Settings
-from training.stages.settings import FinetuneSettings, LoopSettings, TransferSettings
+from training.stages.settings import (
+    AlignSettings,
+    DistilSettings,
+    FinetuneSettings,
+    LoopSettings,
+    SwitchSettings,
+    TransferSettings,
+    TranslateSettings,
+)  # fmt: skip
 
 Split = Literal["train", "validation", "test"]
 
-StageSettings = Annotated[FinetuneSettings | TransferSettings, Field(discriminator="type")]
+StageSettings = Annotated[
+    FinetuneSettings | TransferSettings | AlignSettings | DistilSettings | TranslateSettings | SwitchSettings,
+    Field(discriminator="type"),
+]
 """The stages between vocabulary and calibration; another stage is one more member, and an entry in `training.run.STAGES`."""
 
 _NAME = r"^[A-Za-z0-9][\w.-]*$"
@@ -137,10 +148,10 @@ class Recipe(Settings):
         strange = [head for head in self.data.leave_out if head not in self.heads]
         problems += [f"data.leave_out.{h}: no such head; heads are {', '.join(self.heads)}" for h in strange]
         for place, stage in enumerate(self.stages):
+            unknown = [name for name in stage.sources if name not in names]
+            if unknown:
+                problems.append(f"stages.{place}.sources: no source is called {', '.join(unknown)}; there are {', '.join(dict.fromkeys(names))}")  # fmt: skip
             if isinstance(stage, LoopSettings):
-                unknown = [name for name in stage.sources if name not in names]
-                if unknown:
-                    problems.append(f"stages.{place}.sources: no source is called {', '.join(unknown)}; there are {', '.join(dict.fromkeys(names))}")  # fmt: skip
                 problems += [
                     f"stages.{place}.head_weights.{h}: no such head" for h in stage.head_weights if h not in self.heads
                 ]
@@ -164,6 +175,7 @@ class Recipe(Settings):
         return stage.name or stage.type
 
 
+_TYPES = frozenset({"finetune", "transfer", "align", "distil", "translate", "switch"})
 _TAKEN = frozenset({"data", "vocabulary", "calibrate", "final", "report", "logs", "work"})
 
 
@@ -222,7 +234,7 @@ def resolved(path: str, folder: Path) -> Path:
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for found in error.errors():
-        place = ".".join(str(part) for part in found["loc"] if part not in ("finetune", "transfer"))
+        place = ".".join(str(part) for part in found["loc"] if part not in _TYPES)
         if found["type"] == "value_error":
             lines += str(found["msg"]).removeprefix("Value error, ").splitlines()
         elif found["type"] == "extra_forbidden":

@@ -2,7 +2,7 @@
 
     runs/NAME/data/        prepared examples and the data card
     runs/NAME/vocabulary/  the encoder with its vocabulary cut, and fresh heads
-    runs/NAME/STAGE/       a checkpoint per stage of the recipe
+    runs/NAME/STAGE/       a checkpoint per stage of the recipe; for translate and switch, data
     runs/NAME/calibrate/   calibration and predictions of the validation texts
     runs/NAME/report/      scores with intervals, as JSON, HTML and Markdown, and curves
     runs/NAME/final/       what the export reads
@@ -25,9 +25,16 @@ from training import report
 from training.files import whole_folder
 from training.recipe import Recipe, fingerprint
 from training.settings import Settings
-from training.stages import calibrate, finetune, vocabulary
+from training.stages import align, augment, calibrate, distil, finetune, vocabulary
 from training.stages import data as prepare
-from training.stages.settings import FinetuneSettings, TransferSettings
+from training.stages.settings import (
+    AlignSettings,
+    DistilSettings,
+    FinetuneSettings,
+    SwitchSettings,
+    TransferSettings,
+    TranslateSettings,
+)  # fmt: skip
 
 RUN_FORMAT = 2
 """Part of every fingerprint: raise it when a stage's results change for the same settings, as with another default."""
@@ -67,8 +74,16 @@ class Stage(Protocol):
 STAGES: Mapping[type[Settings], Stage] = {
     FinetuneSettings: finetune.run,
     TransferSettings: finetune.run,
+    AlignSettings: align.run,
+    DistilSettings: distil.run,
 }
 """By the settings of a recipe's stage. Each leaves a whole checkpoint (`model.save_classifier`) in its folder."""
+
+DATA_STAGES: Mapping[type[Settings], Stage] = {
+    TranslateSettings: augment.translate,
+    SwitchSettings: augment.code_switch,
+}
+"""These leave data (`Dataset.save`) for the stages after them, and the model as it is."""
 
 
 def run_recipe(
@@ -101,7 +116,11 @@ def run_recipe(
     )
     chain.stage("vocabulary", vocabulary.run, recipe.vocabulary, recipe.encoder, leaves_model=True)
     for place, settings in enumerate(recipe.stages):
-        chain.stage(recipe.folder(place), STAGES[type(settings)], settings, recipe.seed, leaves_model=True)
+        kind, inputs = type(settings), (settings, recipe.seed)
+        if kind in DATA_STAGES:
+            chain.stage(recipe.folder(place), DATA_STAGES[kind], *inputs, leaves_data=True)
+        else:
+            chain.stage(recipe.folder(place), STAGES[kind], *inputs, leaves_model=True)
     chain.stage("calibrate", calibrate.run, recipe.calibrate)
     chain.stage("report", report.run, recipe.description)
     chain.stage("final", calibrate.assemble, recipe)
@@ -114,9 +133,17 @@ class _Chain:
     def __init__(self, recipe: Recipe, folder: Path, run: Path, cache: Path, say: Callable[[str], None]) -> None:
         self._recipe, self._folder, self._run, self._cache, self._say = recipe, folder, run, cache, say
         self._print = fingerprint(RUN_FORMAT)
-        self._model = run
+        self._model, self._data = run, run / "data"
 
-    def stage(self, name: str, stage: Stage, settings: Any, *inputs: Any, leaves_model: bool = False) -> None:
+    def stage(
+        self,
+        name: str,
+        stage: Stage,
+        settings: Any,
+        *inputs: Any,
+        leaves_model: bool = False,
+        leaves_data: bool = False,
+    ) -> None:
         """Run a stage unless its folder is there, made from the same."""
         self._print = fingerprint(self._print, name, settings, *inputs)
         target, work = self._run / name, self._run / "work" / name
@@ -131,7 +158,7 @@ class _Chain:
                 _mark(work, self._print)
             context = Context(
                 recipe=self._recipe, recipe_folder=self._folder, settings=settings, run=self._run, name=name,
-                data=self._run / "data", model=self._model, work=work, cache=self._cache, say=lambda line: self._say(f"{name}: {line}"),
+                data=self._data, model=self._model, work=work, cache=self._cache, say=lambda line: self._say(f"{name}: {line}"),
             )  # fmt: skip
             with whole_folder(target) as draft:
                 stage(context, draft)
@@ -139,6 +166,8 @@ class _Chain:
             shutil.rmtree(work)
         if leaves_model:
             self._model = target
+        if leaves_data:
+            self._data = target
 
 
 def _mark(folder: Path, print_: str) -> None:

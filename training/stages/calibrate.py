@@ -85,7 +85,7 @@ def assemble(context: Context, folder: Path) -> None:
     """The stage `final`: the last model with its calibration and where it came from."""
     recipe = context.recipe
     for path in context.model.rglob("*"):
-        if path.is_file() and path.name not in ("stage.json", "history.json", "tokens.json"):
+        if path.is_file() and path.name not in ("stage.json", "history.json", "tokens.json", "retrieval.json"):
             target = folder / path.relative_to(context.model)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

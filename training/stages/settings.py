@@ -84,3 +84,74 @@ class TransferSettings(LoopSettings):
         0.0, ge=0, le=1, description="Free one more layer from the top per this share of the steps (Howard and Ruder "
         "2018, section 3.3); 0: all that are not frozen learn from the start."
     )  # fmt: skip
+
+
+class AlignSettings(LoopSettings):
+    """Pulls translations together in the encoder, on parallel sentences (no labels)."""
+
+    type: Literal["align"] = "align"
+    parallel: tuple[str, ...] = Field(
+        min_length=1, description="TSV files: one column a language, or the columns language, index_id and text."
+    )
+    languages: tuple[str, ...] = Field((), description="Take these languages only; none named: all.")
+    pivot: str = Field("en", description="The language against which retrieval is measured.")
+    held_out: float = Field(0.1, gt=0, lt=1, description="Share of the sentences kept for measuring.")
+    temperature: float = Field(0.05, gt=0, description="Divides similarities in the loss; small is strict.")
+    margin: float = Field(
+        0.0, ge=0, lt=1, description="Taken from a translation's similarity (translation ranking); 0: plain InfoNCE."
+    )
+    epochs: float = Field(1.0, gt=0, description="Passes; each sentence meets one partner in each of its languages.")
+    learning_rate: float = Field(2e-5, gt=0, description="Of the topmost encoder layer, after the warm-up.")
+
+
+class DistilSettings(LoopSettings):
+    """A student learns what teachers say of unlabelled texts; also what heals a pruned encoder."""
+
+    type: Literal["distil"] = "distil"
+    teachers: tuple[str, ...] = Field(
+        ("self",),
+        min_length=1,
+        description='Checkpoints (folders) whose probabilities are averaged; "self": the model as the stage finds it.',
+    )
+    texts: tuple[str, ...] = Field((), description="Unlabelled texts beside the training texts: TSV files as above.")
+    limit: int | None = Field(None, ge=1, description="Texts per language, at most; drawn by the seed.")
+    temperature: float = Field(2.0, gt=0, description="Softens both sides' probabilities (Hinton et al. 2015).")
+    hidden_weight: float = Field(
+        0.0, ge=0, description="Of a second loss: that texts lie to each other as they do in the first teacher."
+    )
+    layers: int = Field(0, ge=0, description="Keep so many of the encoder's layers, evenly; 0: all.")
+    pieces: int | None = Field(None, ge=1, description="Keep so many pieces of the vocabulary; unset: all.")
+
+
+class TranslateSettings(Settings):
+    """Translate-train: training texts put into other languages, with their labels."""
+
+    type: Literal["translate"] = "translate"
+    name: str = Field("", description="Folder of the stage in the run; by default its type.", pattern=r"^[\w-]*$")
+    sources: tuple[str, ...] = Field((), description="Translate texts of these sources only; none named: of all.")
+    languages: tuple[str, ...] = Field(min_length=1, description="Into these.")
+    origins: tuple[str, ...] = Field(("en",), min_length=1, description="From texts in these.")
+    translator: str = Field(
+        description="`apertium`, `file:PATH`, or a Hugging Face model by folder or name; `{source}` and `{target}` in a name "
+        "stand for the languages."
+    )
+    limit: int = Field(2000, ge=1, description="Texts per pair of languages, at most; drawn by the seed.")
+    quality: Literal["back", "direct", "none"] = Field(
+        "back",
+        description="What a translation is judged by: the encoder's similarity of the text and its translation back, or of "
+        "the text and its translation (where there is no way back).",
+    )
+    similarity: float = Field(0.8, ge=-1, le=1, description="Cosine from which a translation is kept.")
+
+
+class SwitchSettings(Settings):
+    """Code-switching: copies of training texts with some words in other languages."""
+
+    type: Literal["switch"] = "switch"
+    name: str = Field("", description="Folder of the stage in the run; by default its type.", pattern=r"^[\w-]*$")
+    sources: tuple[str, ...] = Field((), description="Switch texts of these sources only; none named: of all.")
+    origins: tuple[str, ...] = Field(("en",), min_length=1, description="Texts in these languages.")
+    languages: tuple[str, ...] = Field(min_length=1, description="Words of these, from FreeDict's dictionaries.")
+    folder: str = Field("/usr/share/dictd", description="Where the packages `dict-freedict-*` put their files.")
+    share: float = Field(0.3, gt=0, le=1, description="Of the words; much more hurts (arXiv 2103.07792).")
+    copies: float = Field(0.3, gt=0, le=1, description="Share of the texts that get a switched copy.")

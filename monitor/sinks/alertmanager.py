@@ -47,6 +47,7 @@ class AlertmanagerSink:
     async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
         """Post to all members; delivered when one has it, since they tell each other."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        alert = msgspec.structs.replace(alert, labels={**alert.labels, **self._settings.extra_labels})
         try:
             token = secret(self._settings.token, self._settings.token_file)
         except OSError as error:

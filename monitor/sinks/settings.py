@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraints, model_validator
 
 from monitor.records import Severity
 from monitor.settings import Settings
@@ -104,6 +104,9 @@ class TextSinkSettings(BaseSinkSettings):
         return self
 
 
+LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+
+
 class AlertmanagerSettings(BaseSinkSettings):
     """Prometheus Alertmanager, API v2."""
 
@@ -119,6 +122,10 @@ class AlertmanagerSettings(BaseSinkSettings):
     )
     token: SecretStr = Field(SecretStr(""), description="Bearer token; better from `token_file`.")
     token_file: Path | None = Field(None, description="File holding the bearer token.")
+    extra_labels: Mapping[LabelName, str] = Field(
+        default_factory=dict,
+        description="Labels added to each alert, to route by what the sink chose: with `languages`, a desk.",
+    )
 
     @model_validator(mode="after")
     def _held_longer_than_repeated(self) -> Self:

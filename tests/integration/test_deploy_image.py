@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.dockerfile import container, read
+from tests.support.dockerfile import checkout, container, read
 from tests.support.servers import free_port
 from tests.support.stream import WATCHLIST
 
@@ -25,16 +24,7 @@ def context(folder: Path) -> Path:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*", "all is kept out but what is named"
     named = [rule[1:] for rule in rules if rule.startswith("!")]
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "--", *named], cwd=ROOT, capture_output=True, text=True
-    )
-    if listed.returncode != 0 or not listed.stdout:
-        pytest.skip("not a git checkout")
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
+    return checkout(folder, named)
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from dockerfile_parse import DockerfileParser
 
+from tests.conftest import ROOT
+
 PYTHON = Path(sys.base_prefix) / "bin"
 BASE_PATH = f"{PYTHON}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -72,6 +74,33 @@ def read(path: Path) -> dict[str, Stage]:
     return stages
 
 
+def requires_namespaces() -> None:
+    """Skip, with the reason, where a root of one's own cannot be had."""
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
+        pytest.skip("a root of one's own takes root, unshare and setpriv")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+        pytest.skip("this machine allows no mount namespaces")
+
+
+def checkout(folder: Path, named: list[str]) -> Path:
+    """Copy what git knows below these paths, as a clone would have it, or skip where this is no clone."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "--", *named]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0 or not listed.stdout:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def overlay(folder: Path) -> list[str]:
+    """Commands that lay a copy-on-write view of this machine at `folder/mnt/root`; what is written goes with the namespace."""
+    folder.mkdir()
+    return [f"mount -t tmpfs tmpfs {folder}", *_base(folder / "mnt" / "root")]
+
+
 def container(
     dockerfile: Path, target: str, context: Path, *, files: dict[str, Path], env: dict[str, str]
 ) -> subprocess.Popen[bytes]:
@@ -84,10 +113,7 @@ def container(
         files: Mounted read-only, by their place in the container.
         env: Added to the container's environment.
     """
-    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
-        pytest.skip("following a Dockerfile takes root, unshare and setpriv")
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
-        pytest.skip("this machine allows no mount namespaces")
+    requires_namespaces()
     stages = read(dockerfile)
     top = context.parent / "roots"
     top.mkdir()

@@ -18,10 +18,11 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from tests.unit.training import corpus  # noqa: E402
+from training.align import translate  # noqa: E402
 from training.align.cache import CachedTranslator  # noqa: E402
 from training.align.dictionary import FOLDER, load_dictionary, switch  # noqa: E402
 from training.align.parallel import draw_pairs, read_groups, retrieval  # noqa: E402
-from training.align.translate import BATCH, Apertium, Ready, make_translator  # noqa: E402
+from training.align.translate import BATCH, Apertium, HuggingFace, Ready, make_translator  # noqa: E402
 from training.data.examples import Dataset  # noqa: E402
 from training.errors import TrainingError  # noqa: E402
 from training.recipe import load_recipe  # noqa: E402
@@ -303,3 +304,37 @@ def test_a_mistake_is_one_line(
     with pytest.raises(TrainingError) as caught:
         run_recipe(load_recipe(recipe, [*quick, change]), recipe.parent, tmp_path, cache=tmp_path)
     assert words in str(caught.value)
+
+
+def test_a_many_to_many_model_is_told_both_languages(tmp_path: Path) -> None:
+    """A random NLLB of one layer: no meaning, but the real tokenizer, generation and language codes."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizerFast
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *[f"▁{word}" for word in corpus.tiny.SYLLABLES]]
+    made = Tokenizer(models.Unigram([(piece, -float(n)) for n, piece in enumerate(pieces)], unk_id=3))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.save(str(tmp_path / "raw.json"))
+    tokenizer = NllbTokenizerFast(tokenizer_file=str(tmp_path / "raw.json"))
+    tokenizer.save_pretrained(tmp_path / "nllb")
+    config = M2M100Config(
+        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = M2M100ForConditionalGeneration(config)
+    model.generation_config.update(eos_token_id=2, pad_token_id=1, decoder_start_token_id=2)
+    model.save_pretrained(tmp_path / "nllb")
+    translator = make_translator("nllb", lambda name: tmp_path / name)
+    assert isinstance(translator, HuggingFace)
+    assert translator.knows("en", "de")
+    assert not translator.knows("en", "tlh")
+    first = translator(["ba do", "ki"], "en", "de")
+    assert len(first) == 2
+    assert first == translator(["ba do", "ki"], "en", "de")
+    loaded, network = translator._load("en", "de")
+    german = loaded.convert_tokens_to_ids("deu_Latn")
+    assert translate._target_token(loaded, network, "en", "de") == german
+    assert loaded.src_lang == "eng_Latn"
+    with pytest.raises(TrainingError, match="knows no tlh"):
+        translator(["ba"], "en", "tlh")

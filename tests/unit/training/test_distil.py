@@ -1,0 +1,116 @@
+"""What a student is told, and what pruning leaves of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from accelerate import Accelerator  # noqa: E402
+
+from tests.unit.export import tiny  # noqa: E402
+from training.data.examples import Dataset, Example  # noqa: E402
+from training.errors import TrainingError  # noqa: E402
+from training.model import EMBEDDING, Texts, layers_of, load_classifier, predict  # noqa: E402
+from training.stages import distil  # noqa: E402
+from training.stages.settings import DistilSettings  # noqa: E402
+
+LINES = tiny.texts(20, 3)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return [tiny.write_checkpoint(folder / str(seed), seed) for seed in (1, 2)]
+
+
+def context(tmp_path: Path, checkpoints: list[Path], **settings: Any) -> Any:
+    return SimpleNamespace(
+        settings=DistilSettings(precision="fp32", **settings),
+        model=checkpoints[0],
+        recipe_folder=tmp_path,
+        work=tmp_path,
+        say=lambda _: None,
+    )
+
+
+def test_teachers_are_averaged_and_asked_once(tmp_path: Path, checkpoints: list[Path]) -> None:
+    given = context(tmp_path, checkpoints, teachers=["self", str(checkpoints[1])], temperature=3.0, max_length=24)
+    student, _ = load_classifier(checkpoints[0])
+    told = distil.teach(given, LINES, student, Accelerator(cpu=True))
+    expected = []
+    for folder in checkpoints:
+        teacher, tokenizer = load_classifier(folder)
+        logits = predict(teacher, Texts(tokenizer, LINES, teacher.about.text_prefix, 24))["sentiment"]
+        expected.append(torch.from_numpy(logits / 3.0).softmax(dim=1).numpy())
+    assert np.allclose(told["sentiment"], (expected[0] + expected[1]) / 2, atol=1e-5)
+    assert told[EMBEDDING].shape == (20, 32)
+    given.settings = DistilSettings(teachers=("gone",))
+    again = distil.teach(given, LINES, student, Accelerator(cpu=True))
+    assert all(np.array_equal(told[name], again[name]) for name in told)
+
+
+def test_a_teacher_of_other_heads_is_refused(tmp_path: Path, checkpoints: list[Path]) -> None:
+    student, _ = load_classifier(checkpoints[0])
+    del student.about.heads["topic"]  # type: ignore[attr-defined]
+    given = context(tmp_path, checkpoints, max_length=24)
+    with pytest.raises(TrainingError, match="has other heads or labels"):
+        distil.teach(given, LINES, student, Accelerator(cpu=True))
+
+
+def test_the_loss_is_least_where_the_student_says_what_it_was_told(checkpoints: list[Path]) -> None:
+    model, tokenizer = load_classifier(checkpoints[0])
+    model.eval()
+    texts = Texts(tokenizer, LINES, model.about.text_prefix, 24)
+    settings = DistilSettings(temperature=2.0, hidden_weight=1.0)
+    outputs = predict(model, texts, embedding=True)
+    own = {
+        head: torch.from_numpy(values / 2.0).softmax(dim=1).numpy()
+        for head, values in outputs.items()
+        if head != EMBEDDING
+    }
+    own[EMBEDDING] = outputs[EMBEDDING]
+
+    def loss(told: dict[str, np.ndarray]) -> float:
+        return float(distil.Soft(texts, told, settings, torch.device("cpu"))(model, range(8)).detach())
+
+    assert loss(own) == pytest.approx(0, abs=1e-4)
+    assert loss(own | {"sentiment": own["sentiment"][:, ::-1].copy()}) > 0.05
+    scattered = np.random.default_rng(0).normal(size=own[EMBEDDING].shape).astype(np.float32)
+    assert loss(own | {EMBEDDING: scattered}) > 0.1
+    wider = np.concatenate(
+        [own[EMBEDDING], own[EMBEDDING]], axis=1
+    )  # a teacher of another width, with the same cosines
+    assert loss(own | {EMBEDDING: wider}) == pytest.approx(0, abs=1e-4)
+
+
+def test_pruned_layers_are_spread_and_reload(tmp_path: Path, checkpoints: list[Path]) -> None:
+    model, _ = load_classifier(checkpoints[0])
+    last = layers_of(model.encoder)[1].output.dense.weight  # type: ignore[union-attr]
+    distil.prune_layers(model, 1)
+    assert len(layers_of(model.encoder)) == 1
+    assert layers_of(model.encoder)[0].output.dense.weight is last  # type: ignore[union-attr]
+    model.encoder.save_pretrained(tmp_path / "encoder")  # type: ignore[operator]
+    from transformers import AutoModel
+
+    assert len(AutoModel.from_pretrained(tmp_path / "encoder").encoder.layer) == 1
+    with pytest.raises(TrainingError, match="the encoder has 1 layers"):
+        distil.prune_layers(model, 3)
+
+
+def test_no_text_that_judges_is_learned_from(tmp_path: Path) -> None:
+    def example(text: str, lang: str = "en") -> Example:
+        return Example("sentiment", 0, lang, text, "posts", 2)
+
+    data = Dataset([example("a"), example("a"), example("b")], [example("c")], [])
+    (tmp_path / "more.tsv").write_text("language\ttext\nsw\tc\nsw\td\nsw\te\n")
+    settings = DistilSettings(texts=("more.tsv",))
+    assert [e.text for e in distil.gather(data, settings, tmp_path, 0)] == ["a", "b", "d", "e"]
+    assert len(distil.gather(data, DistilSettings(texts=("more.tsv",), limit=1), tmp_path, 0)) == 2
+    with pytest.raises(TrainingError, match="is not there"):
+        distil.gather(data, DistilSettings(texts=("none.tsv",)), tmp_path, 0)

@@ -50,6 +50,9 @@ test: $(STAMPS)/full $(STAMPS)/tools servers lint ## Run all tests (KAFKA_HOME a
 lint: $(STAMPS)/full ## Lint, format check and strict types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy && $(BIN)/bandit --quiet --recursive --configfile pyproject.toml monitor export training deploy
 
+audit: $(STAMPS)/full ## Look the locked packages up among known vulnerabilities (asks PyPI)
+	@$(PIP) pip-audit && $(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
 format: $(STAMPS)/full ## Format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
@@ -65,4 +68,4 @@ docs: $(STAMPS)/full $(STAMPS)/tools ## Regenerate what is made from code: schem
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help install demo servers test lint format bench chaos docs clean
+.PHONY: help install demo servers test lint audit format bench chaos docs clean

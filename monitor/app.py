@@ -24,6 +24,7 @@ from monitor.broker import client
 from monitor.broker.embedded import EmbeddedBroker
 from monitor.broker.settings import KafkaSettings, TopicSettings, topic_configs
 from monitor.config import Config
+from monitor.detection.correlate import Correlator, Watched
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.documents.entities import Matcher
 from monitor.documents.language import LanguageIdentifier
@@ -43,6 +44,7 @@ from monitor.metrics import Metrics
 from monitor.records import Alert, Pulse
 from monitor.roles.actions import ActionFeed
 from monitor.roles.classify import ClassifyProcessor
+from monitor.roles.correlate import CorrelateProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
 from monitor.roles.follow import follow
 from monitor.roles.notify import NotifyProcessor, read_rows
@@ -151,7 +153,7 @@ class App:
                 self.kafka,
                 names,
                 configs=configs,
-                single=[topics.alerts, topics.pulse],
+                single=[topics.incidents, topics.alerts, topics.pulse],
                 like={topics.state: topics.opinions, topics.notify: topics.alerts},
             ),
             stopping=self._stopping,
@@ -205,7 +207,7 @@ class App:
             self._starting = "loading the model"
             await self._make_classify(stack, partitions, transactions)
         if Role.DETECT in wanted:
-            self._make_detect(transactions)
+            self._make_detect(partitions, transactions)
         if Role.NOTIFY in wanted:
             await self._make_notify(stack, transactions)
         self.watchlist.listen(self._take_watchlist)
@@ -239,7 +241,7 @@ class App:
             classifier=classifier, deadly=partial(deadly, config.inference), metrics=self.metrics,
         )  # fmt: skip
 
-    def _make_detect(self, transactions: bool) -> None:
+    def _make_detect(self, partitions: dict[str, int], transactions: bool) -> None:
         config = self.config
 
         def new_detector(state: dict[bytes, bytes]) -> Detector:
@@ -247,8 +249,18 @@ class App:
 
         role = self._role("detect", config.topics.opinions, transactions)
         role.new_processor = lambda partition: DetectProcessor(
+            partition, partitions=partitions[config.topics.opinions], kafka=self.kafka, topics=config.topics,
+            transactions=transactions, metrics=self.metrics, new_detector=new_detector, on_advance=self._on_advance,
+        )  # fmt: skip
+
+        def new_correlator(state: dict[bytes, bytes]) -> Correlator:
+            return Correlator(config.alerts, self._watched(), state)
+
+        # Beside detect: it costs next to nothing, and whoever runs detectors wants to be told once.
+        joining = self._role("correlate", config.topics.incidents, transactions)
+        joining.new_processor = lambda partition: CorrelateProcessor(
             partition, kafka=self.kafka, topics=config.topics, transactions=transactions, metrics=self.metrics,
-            new_detector=new_detector, on_advance=self._on_advance,
+            new_correlator=new_correlator, on_alerts=self._on_alerts,
         )  # fmt: skip
 
     async def _make_notify(self, stack: contextlib.AsyncExitStack, transactions: bool) -> None:
@@ -290,6 +302,10 @@ class App:
         watched = self.watchlist.current.entities.values()
         return {entity.id: EntityInfo(entity.name, entity.names, dict(entity.labels)) for entity in watched}
 
+    def _watched(self) -> dict[str, Watched]:
+        watched = self.watchlist.current.entities.values()
+        return {entity.id: Watched(entity.name, dict(entity.labels)) for entity in watched}
+
     def _take_watchlist(self, watchlist: Watchlist) -> None:
         self.board.watch({entity.id: (entity.name, entity.labels) for entity in watchlist.entities.values()})
         if Role.DETECT in self._wanted():
@@ -298,6 +314,8 @@ class App:
             for processor in role.processors():
                 if isinstance(processor, DetectProcessor):
                     processor.entities = self._entities()
+                elif isinstance(processor, CorrelateProcessor):
+                    processor.entities = self._watched()
         self.board.changed()
 
     def _confusion(self, lang: str) -> npt.NDArray[np.float64] | None:
@@ -311,13 +329,15 @@ class App:
         self.metrics.batch_tokens.labels("real").inc(report.tokens)
         self.metrics.batch_tokens.labels("padding").inc(report.padded_tokens - report.tokens)
 
-    def _on_advance(self, partition: TopicPartition, detector: Detector, alerts: Sequence[Alert]) -> None:
-        self._detectors[partition] = detector
+    def _on_alerts(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
             log.info(
                 "alert.raised", incident=alert.incident, entity=alert.entity, state=alert.state, severity=alert.severity,
-                languages=alert.languages,
+                languages=alert.languages, kind=alert.kind, entities=len(alert.entities) or 1,
             )  # fmt: skip
+
+    def _on_advance(self, partition: TopicPartition, detector: Detector) -> None:
+        self._detectors[partition] = detector
 
     def _on_pulse(self, pulse: Pulse) -> None:
         self.board.on_pulse(pulse)

@@ -213,6 +213,40 @@ class Alert(Record, frozen=True):
     """The incident that this one, told before, turned out to be part of; it is told there from now on."""
 
 
+class EntityStep(Record, frozen=True, tag="step", tag_field="kind"):
+    """A step in the incident of one entity, as its detector sees it. Key on the incidents topic: `entity`.
+
+    The correlate role joins such incidents, where they are one, before anyone is told.
+    """
+
+    alert: Alert
+
+
+class Breadth(Record, frozen=True):
+    """How many of a partition's entities are rising."""
+
+    at_ms: int
+    known: int
+    """Entities with traffic lately and a baseline."""
+    rising: int
+    """Those of them whose negative share shows some rise, in alarm or not."""
+
+
+class Closed(Record, frozen=True, tag="closed", tag_field="kind"):
+    """A promise on the incidents topic: this partition of opinions has no earlier step to come. Key: `closed|<partition>`."""
+
+    partition: int
+    partitions: int
+    """Partitions of the opinions topic: until each has spoken, nothing is told."""
+    closed_ms: int
+    breadth: tuple[Breadth, ...] = ()
+    """Where it changed since the last promise, in order of time."""
+
+
+StepMessage = EntityStep | Closed
+"""What a reader of the incidents topic meets."""
+
+
 class DeadLetter(Record, frozen=True):
     """A record that could not be used, with the reason. Key: the key of the original."""
 
@@ -336,6 +370,7 @@ def encode(record: Record) -> bytes:
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 decode_opinion_message = msgspec.json.Decoder(OpinionMessage).decode
+decode_step_message = msgspec.json.Decoder(StepMessage).decode
 decode_alert_event = msgspec.json.Decoder(AlertEvent).decode
 decode_action = msgspec.json.Decoder(Action).decode
 decode_pulse = msgspec.json.Decoder(Pulse).decode

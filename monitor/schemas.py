@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from monitor.records import Action, AlertEvent, DeadLetter, Opinion, Pulse, Watermark
+from monitor.records import Action, AlertEvent, Closed, DeadLetter, EntityStep, Opinion, Pulse, Watermark
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -35,16 +35,18 @@ _DOCUMENT: dict[str, Any] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """By record name: document (in), opinion, watermark, alert, deadletter, action and pulse (out).
+    """By record name: document (in), opinion, watermark, step, closed, alert, deadletter, action and pulse (out).
 
     >>> sorted(schemas())
-    ['action', 'alert', 'deadletter', 'document', 'opinion', 'pulse', 'watermark']
+    ['action', 'alert', 'closed', 'deadletter', 'document', 'opinion', 'pulse', 'step', 'watermark']
     """
     made = {
         name: msgspec.json.schema(kind)
         for name, kind in (
             ("opinion", Opinion),
             ("watermark", Watermark),
+            ("step", EntityStep),
+            ("closed", Closed),
             ("alert", AlertEvent),
             ("deadletter", DeadLetter),
             ("action", Action),

@@ -18,6 +18,10 @@ class TopicSettings(Settings):
 
     documents: str = Field("babelwatch.documents", description="Documents in: the user's own JSON.")
     opinions: str = Field("babelwatch.opinions", description="One opinion per document and entity, keyed by entity.")
+    incidents: str = Field(
+        "babelwatch.incidents",
+        description="Steps in the incidents of single entities, before those that belong together are joined; one partition.",
+    )
     alerts: str = Field("babelwatch.alerts", description="Alerts out, as CloudEvents, keyed by incident.")
     deadletter: str = Field("babelwatch.deadletter", description="Records that could not be used, with the reason.")
     review: str = Field("babelwatch.review", description="Incidents that people marked as false alarms.")
@@ -68,6 +72,7 @@ def topic_configs(topics: TopicSettings, retention: RetentionSettings) -> dict[s
     """
     kept_ms = {
         topics.opinions: retention.opinions_days * DAY_MS,
+        topics.incidents: retention.alerts_days * DAY_MS,
         topics.alerts: retention.alerts_days * DAY_MS,
         topics.deadletter: retention.deadletter_days * DAY_MS,
         topics.audit: retention.actions_days * DAY_MS,
@@ -91,7 +96,7 @@ class KafkaSettings(Settings):
     )
     client_id: str = Field("babelwatch", description="Name of this client in the broker's logs and quotas.")
     group_prefix: str = Field(
-        "babelwatch", description="Consumer groups are named <prefix>.classify, .detect, .notify.<sink>."
+        "babelwatch", description="Consumer groups are named <prefix>.classify, .detect, .correlate, .notify.<sink>."
     )
     instance_id: str = Field(
         "",

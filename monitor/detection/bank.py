@@ -164,6 +164,16 @@ class SeriesBank:
         self._entities = frozenset(entities)
         return self.drop([entity for entity, _ in self._table.keys.values() if entity not in self._entities])
 
+    def breadth(self) -> tuple[int, int]:
+        """Entities whose share is known, and those of them whose negative share shows some rise, in alarm or not.
+
+        Each entity is as its own last document left it: how many share a partition must make no difference.
+        """
+        slots, rows = self._table.rollups(), self._table.rows
+        known = rows["share"][slots, 1] >= SHARE_KNOWN
+        rising = (rows["climb"][slots, 0] > HELD_EVIDENCE).any(1) | (rows["alarm"][slots, 0] > 0)
+        return int(known.sum()), int((known & rising).sum())
+
     def set_confusion(self, confusion: Callable[[str], Floats | None]) -> None:
         """Use another bundle's confusion from the next bucket on."""
         self._confusion = confusion

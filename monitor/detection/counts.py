@@ -93,6 +93,7 @@ class SeriesTable:
         self.keys: dict[int, SeriesKey] = {}
         self._slots: dict[SeriesKey, int] = {}
         self._free: list[int] = []
+        self._rollups: Ints | None = None
         self._buffer = np.zeros(0, _RAW)
 
     def __len__(self) -> int:
@@ -106,6 +107,12 @@ class SeriesTable:
             if found[position] < 0:
                 found[position] = self._create(key, bucket_ms, bucket_length_ms)
         return np.array(found, np.int64)
+
+    def rollups(self) -> Ints:
+        """Row numbers of the rollups over all languages, in no order."""
+        if self._rollups is None:
+            self._rollups = np.array([slot for (_, lang), slot in self._slots.items() if lang == ROLLUP], np.int64)
+        return self._rollups
 
     def take(self, slots: Ints) -> Rows:
         """A copy of these rows, in one buffer that the next call uses again: fresh memory costs more than the copy."""
@@ -145,6 +152,7 @@ class SeriesTable:
             self.rows[slot] = np.zeros((), ROW)
             freed.append(slot)
         self._free.extend(freed)
+        self._rollups = None
         return freed
 
     def pack(self, slots: Iterable[int]) -> dict[SeriesKey, bytes]:
@@ -208,6 +216,7 @@ class SeriesTable:
             self.rows = grown
             self.rollup = np.concatenate([self.rollup, np.zeros_like(self.rollup)])
         self._slots[key] = slot
+        self._rollups = None if parent is None else self._rollups
         self.keys[slot] = key
         self.rollup[slot] = slot if parent is None else parent
         return slot

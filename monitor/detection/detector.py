@@ -20,7 +20,7 @@ from monitor.detection.cells import Cell, CellStore
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
 from monitor.detection.quantify import Correction, correction, share_interval
 from monitor.detection.settings import DetectionSettings
-from monitor.records import Alert, Evidence, Opinion, Watermark
+from monitor.records import Alert, Breadth, Closed, EntityStep, Evidence, Opinion, StepMessage, Watermark
 
 STATE_VERSION = 1
 
@@ -116,6 +116,9 @@ class Detector:
         self._cells = CellStore()
         self._last: dict[str, Evidence] = {}
         self._progress = _Progress()
+        self._breadth: list[Breadth] = []
+        self._farewells: list[Alert] = []
+        self._told_ms = 0
         self._touched: set[bytes] = set()
         self._gone: set[bytes] = set()
         if state:
@@ -178,18 +181,35 @@ class Detector:
     def advance(self) -> list[Alert]:
         """Close every bucket that is over by the watermark and the allowed lateness, in order; returns the alerts."""
         watermark_ms = self.watermark_ms
+        alerts, self._farewells = self._farewells, []
         if watermark_ms is None:
-            return []
+            return alerts
         end_ms = self._closed_at(watermark_ms)
         if end_ms <= self._progress.closed_ms:
-            return []
-        alerts: list[Alert] = []
+            return alerts
         for bucket_ms in self._due(end_ms):
             alerts += self._close(bucket_ms)
             # After each bucket: what an explanation sees must not depend on how many are closed at once.
             self._expire(bucket_ms)
         self._progress.closed_ms = end_ms
         return alerts
+
+    def report(self, alerts: Sequence[Alert], *, partition: int, partitions: int) -> list[StepMessage]:
+        """What the correlator is told after `advance`: the steps, and how far this partition has come.
+
+        Args:
+            alerts: As `advance` returned them.
+            partition: Of the opinions.
+            partitions: How many there are.
+        """
+        messages: list[StepMessage] = [EntityStep(alert=alert) for alert in alerts]
+        if self._progress.closed_ms > self._told_ms:
+            self._told_ms = self._progress.closed_ms
+            breadth, self._breadth = self._breadth, self._breadth[-1:]
+            messages.append(
+                Closed(partition=partition, partitions=partitions, closed_ms=self._told_ms, breadth=tuple(breadth))
+            )
+        return messages
 
     def _due(self, end_ms: int) -> Iterator[int]:
         """Buckets to close: those with opinions, and while an incident is open every one, since silence ends it."""
@@ -221,6 +241,9 @@ class Detector:
         table = np.array(counts, np.float64).reshape(-1, 4)
         findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3].astype(np.int64))
         self._progress.closed_ms = bucket_ms + self._length_ms
+        known, rising = self._bank.breadth()
+        if not self._breadth or (known, rising) != (self._breadth[-1].known, self._breadth[-1].rising):
+            self._breadth.append(Breadth(at_ms=self._progress.closed_ms, known=known, rising=rising))
         findings = [self._dated(finding) for finding in findings]
         before = {incident.entity for incident in self._book.open}
         steps = self._book.update(bucket_ms, findings)
@@ -371,8 +394,12 @@ class Detector:
     # --- watchlist and views ----------------------------------------------------------------------------------------
 
     def set_entities(self, entities: Mapping[str, EntityInfo]) -> None:
-        """Watch these entities from the next bucket on; what is no longer watched is forgotten."""
-        for entity in self._entities.keys() - entities.keys():
+        """Watch these entities from the next bucket on; what is no longer watched is forgotten, and its incident ends."""
+        for entity in sorted(self._entities.keys() - entities.keys()):
+            step = self._book.end(entity, self._progress.closed_ms)
+            if step is not None:
+                self._farewells.append(self._alert(step))
+            self._last.pop(entity, None)
             self._gone.update(_cell_key(entity, bucket_ms) for bucket_ms in self._cells.drop(entity))
             if self._book.incidents.pop(entity, None) is not None:
                 self._gone.add(_incident_key(entity))

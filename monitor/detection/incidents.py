@@ -38,6 +38,19 @@ class AlertSettings(Settings):
     )
     critical_ratio: float = Field(5.0, gt=1, description="So many times the expected negative posts are critical.")
     critical_languages: int = Field(3, ge=1, description="A rise in so many languages is critical.")
+    join_s: int = Field(
+        3600,
+        ge=0,
+        le=86_400,
+        description="Incidents of different entities are one when they begin within so long of each other and tell the same "
+        "story, or when many entities rise at once, in seconds.",
+    )
+    common_part: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Many at once: this part of all entities, and more than chance explains. One incident then tells of all.",
+    )
     evidence_hours: float = Field(
         6.0, gt=0, le=168, description="How long posts and counts are kept in memory for explanations, in hours."
     )
@@ -107,6 +120,14 @@ class IncidentBook:
             if step is not None:
                 steps.append(step)
         return steps
+
+    def end(self, entity: str, now_ms: int) -> Step | None:
+        """End an entity's incident at once, since it is no longer watched; what people are told, if they know of it."""
+        incident = self.incidents.get(entity)
+        if incident is None or incident.state == "resolved" or not incident.sequence:
+            return None
+        incident.state, incident.ended_ms = "resolved", now_ms
+        return self._tell(incident, "resolved", now_ms, None)
 
     def forget(self, bucket_ms: int) -> list[str]:
         """Drop incidents that are too long over to be re-opened; returns their entities."""

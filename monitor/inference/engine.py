@@ -63,7 +63,7 @@ class Engine:
 
     Args:
         bundle: Verified already.
-        settings: `device`, `threads`, `batch_tokens` and `gpu_memory_limit_mib` are used.
+        settings: `device`, `threads`, `batch_tokens`, `embeddings` and `gpu_memory_limit_mib` are used.
 
     Raises:
         ConfigError: `device` is `cuda` and cannot be had.
@@ -85,7 +85,7 @@ class Engine:
             steps_per_octave=16 if cpu else 4,
             multiple=2 if cpu else 8,
         )
-        self._outputs = self._check_interface()
+        self._outputs = self._check_interface(embeddings=settings.embeddings)
         self._run_options = ort.RunOptions()
         self._run_options.log_severity_level = _SILENT
 
@@ -157,7 +157,7 @@ class Engine:
             raise InferenceError("inference", f"the model failed: {_first_line(error)}") from error
         return [np.asarray(value, dtype=np.float32) for value in values]
 
-    def _check_interface(self) -> list[str]:
+    def _check_interface(self, *, embeddings: bool) -> list[str]:
         where = str(self.bundle.path)
         inputs = {value.name for value in self._session.get_inputs()}
         if inputs != {"input_ids", "attention_mask"}:
@@ -166,7 +166,7 @@ class Engine:
         wanted = [head.name for head in self._manifest.heads]
         if missing := [name for name in wanted if name not in present]:
             raise BundleError(f"the model has no output {missing[0]!r}", where=where, hint="export it again")
-        return [*wanted, _EMBEDDING] if _EMBEDDING in present else wanted
+        return [*wanted, _EMBEDDING] if embeddings and _EMBEDDING in present else wanted
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

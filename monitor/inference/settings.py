@@ -32,6 +32,11 @@ class InferenceSettings(Settings):
     queue_documents: int = Field(
         2048, ge=1, description="Documents that may wait for the model or be in it; when full, fetching pauses."
     )
+    embeddings: bool = Field(
+        True,
+        description="Opinions carry what the encoder made of the text (512 of some 1,000 bytes). Without it, alerts cannot tell "
+        "whether a rise is one event, nor join one story about several names.",
+    )
     gpu_memory_limit_mib: int = Field(
         0, ge=0, description="Most GPU memory that the model may take, in MiB; 0: no limit."
     )

@@ -1,4 +1,4 @@
-"""detect: opinions of one partition -> buckets, evidence, incidents -> alerts and state, in one commit."""
+"""detect: opinions of one partition -> buckets, evidence, steps of incidents -> steps and state, in one commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monitor.broker.writer import Output
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.errors import BrokerError
 from monitor.metrics import Metrics
-from monitor.records import Alert, Opinion, Origin, Watermark, cloud_event, decode_opinion_message, encode
+from monitor.records import EntityStep, Opinion, Origin, Watermark, decode_opinion_message, encode
 from monitor.roles.lane import IDLE_S, Start
 
 log = structlog.get_logger("monitor.detect")
@@ -40,8 +40,9 @@ class DetectProcessor:
 
     Args:
         partition: Of the opinions topic; its state lies in the same partition of the state topic.
+        partitions: Number of partitions of the opinions topic: the correlator waits for each.
         new_detector: Makes a detector, given the state rows to bring back.
-        on_advance: Told of the detector and its new alerts after each unit of work (the status page, metrics).
+        on_advance: Told of the detector after each unit of work (metrics).
     """
 
     chunk = CHUNK
@@ -51,14 +52,16 @@ class DetectProcessor:
         self,
         partition: TopicPartition,
         *,
+        partitions: int,
         kafka: KafkaSettings,
         topics: TopicSettings,
         transactions: bool,
         metrics: Metrics,
         new_detector: Callable[[dict[bytes, bytes]], Detector],
-        on_advance: Callable[[TopicPartition, Detector, Sequence[Alert]], None],
+        on_advance: Callable[[TopicPartition, Detector], None],
     ) -> None:
         self._partition = partition
+        self._partitions = partitions
         self._kafka = kafka
         self._topics = topics
         self._transactions = transactions
@@ -95,9 +98,9 @@ class DetectProcessor:
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Judge the opinions; the state moves with them, so nothing is left to wait for."""
-        outputs, alerts = await asyncio.to_thread(self._judge, records)
+        outputs = await asyncio.to_thread(self._judge, records)
         assert self._detector is not None
-        self._on_advance(self._partition, self._detector, alerts)
+        self._on_advance(self._partition, self._detector)
         done: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
         done.set_result(outputs)
         return done
@@ -106,7 +109,7 @@ class DetectProcessor:
         """Silence says nothing: the sources' watermarks do."""
         return []
 
-    def _judge(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> tuple[list[Output], list[Alert]]:
+    def _judge(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Output]:
         detector = self._detector
         assert detector is not None
         if self.entities is not None:
@@ -137,19 +140,17 @@ class DetectProcessor:
         after = detector.stats
         self._metrics.late.inc(after.late - before.late)
         self._metrics.repeated.inc(after.duplicates - before.duplicates)
-        for alert in alerts:
-            outputs.append(Output(self._topics.alerts, alert.incident.encode(), encode(cloud_event(alert))))
-            self._metrics.alerts.labels(alert.entity, alert.state, alert.severity).inc()
-            if alert.state == "firing":
-                self._metrics.incidents.inc()
         number = self._partition.partition
+        for message in detector.report(alerts, partition=number, partitions=self._partitions):
+            key = message.alert.entity if isinstance(message, EntityStep) else f"closed|{number}"
+            outputs.append(Output(self._topics.incidents, key.encode(), encode(message), partition=0))
         outputs += [
             Output(self._topics.state, key, value, partition=number, latest=True)
             for key, value in detector.take_changes()
         ]
         position = msgspec.json.encode(Position(records[-1].offset + 1))
         outputs.append(Output(self._topics.state, POSITION_KEY, position, partition=number, latest=True))
-        return outputs, alerts
+        return outputs
 
 
 def check_partitions(counts: dict[str, int], topics: TopicSettings) -> None:

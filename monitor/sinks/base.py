@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -75,17 +75,23 @@ class DigestSink(Protocol):
 
 
 def routes(settings: BaseSinkSettings, alert: Alert) -> bool:
-    """Whether a sink wants an alert."""
-    if settings.entities and alert.entity not in settings.entities:
+    """Whether a sink wants an alert; an incident of several entities goes wherever that of any of them would."""
+    if settings.entities and not {alert.entity, *alert.entities} & set(settings.entities):
         return False
     if settings.signals and alert.signal not in settings.signals:
         return False
-    for name, wanted in settings.labels.items():
-        if alert.labels.get(name) not in ((wanted,) if isinstance(wanted, str) else wanted):
-            return False
+    if not any(_has_labels(labels, settings) for labels in (alert.labels, *alert.entity_labels)):
+        return False
     if settings.severities and alert.severity not in settings.severities:
         return False
     return not settings.languages or bool(set(settings.languages) & set(alert.languages))
+
+
+def _has_labels(labels: Mapping[str, str], settings: BaseSinkSettings) -> bool:
+    return all(
+        labels.get(name) in ((wanted,) if isinstance(wanted, str) else wanted)
+        for name, wanted in settings.labels.items()
+    )
 
 
 def retry_delay(attempt: int, settings: BaseSinkSettings, rng: random.Random, *, after_s: float | None) -> float:

@@ -49,8 +49,10 @@ def test_neighbours_and_padding_change_nothing(engine: Engine) -> None:
         np.testing.assert_allclose(values[:3], [output.logits[head][0] for output in alone], rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_without_embedding_has_none(tmp_path: Path) -> None:
-    engine = Engine(Bundle.load(make_tiny_bundle(tmp_path, embedding=False)), InferenceSettings(device="cpu"))
+@pytest.mark.parametrize("made", [True, False])
+def test_a_model_without_embedding_or_one_that_is_not_wanted_has_none(tmp_path: Path, made: bool) -> None:
+    settings = InferenceSettings(device="cpu", embeddings=not made)
+    engine = Engine(Bundle.load(make_tiny_bundle(tmp_path, embedding=made)), settings)
     outputs = engine.infer(engine.encode(["good"]), MAX_LENGTH)
     assert outputs.embedding is None
     assert set(outputs.logits) == {"sentiment", "topic"}

@@ -65,7 +65,7 @@ def _shown(body: bytes) -> str:
     return str(decode_alert_event(body).data.id if "specversion" in value else value["title"])
 
 
-async def eventually(wanted: Callable[[], bool], daemon: Daemon, timeout_s: float = 60) -> None:
+async def eventually(wanted: Callable[[], bool], daemon: Daemon, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not wanted():
         if time.monotonic() > deadline:
@@ -219,12 +219,12 @@ async def test_killed_while_delivering_it_delivers_again_and_what_is_refused_is_
         there.answers["day"] = 0
         await process.start("notify").ready()
         await raise_alerts(kafka_settings, names, step("a", 0), step("a", 1))
-        await asyncio.wait_for(there.stalled.wait(), 60)
+        await asyncio.wait_for(there.stalled.wait(), 120)
         await process.end(signal.SIGKILL)
         there.answers["day"] = 400
         await process.start("notify").ready()
         committed = "kafka" in broker_address
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(letters := await deadletters(kafka_settings, names, committed=committed)) < 2:
             assert time.monotonic() < deadline, process.log()[-3000:]
             await asyncio.sleep(0.2)

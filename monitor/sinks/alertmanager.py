@@ -44,7 +44,7 @@ class AlertmanagerSink:
         self._clock = clock
         self._poster = Poster(settings.timeout_s)
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """Post to all members; delivered when one has it, since they tell each other."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         alert = msgspec.structs.replace(alert, labels={**alert.labels, **self._settings.extra_labels})
@@ -54,7 +54,9 @@ class AlertmanagerSink:
             return Retry(f"the token cannot be read: {error.strerror}")
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        body = msgspec.json.encode(payload(alert, self._clock(), self._settings.hold_s, self._settings.status_url))
+        body = msgspec.json.encode(
+            payload(alert, self._clock(), self._settings.hold_s, self._settings.status_url, again)
+        )
         outcomes = await asyncio.gather(
             *(self._poster.post(f"{str(url).rstrip('/')}/api/v2/alerts", body, headers) for url in self._settings.urls)
         )
@@ -65,10 +67,12 @@ class AlertmanagerSink:
         await self._poster.close()
 
 
-def payload(alert: Alert, now_s: float, hold_s: float, status_url: str) -> list[dict[str, Any]]:
-    """The body of the request: one alert for each severity that is to be begun or ended."""
+def payload(
+    alert: Alert, now_s: float, hold_s: float, status_url: str, again: Sequence[Severity] = ()
+) -> list[dict[str, Any]]:
+    """The body of the request: one alert for each severity that is to be begun, kept alive or ended."""
     ended = alert.state == "resolved"
-    severities = REACHED[alert.severity] if ended else (alert.severity,)
+    severities = REACHED[alert.severity] if ended else again or (alert.severity,)
     return [
         {
             "labels": {

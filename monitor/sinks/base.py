@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from monitor.records import Alert
+from monitor.records import Alert, Severity
 from monitor.sinks.settings import BaseSinkSettings
 
 
@@ -53,13 +53,13 @@ class Sink(Protocol):
 
     name: str
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """Attempt once; never raises for what the other side does, and never blocks the event loop.
 
         Args:
             alert: What to tell.
             key: The idempotency key: the same for every attempt of one alert.
-            again: Whether it was told before, and is repeated because the incident is still open.
+            again: When it is repeated because the incident is still open: the severities under which it was told.
         """
 
     async def close(self) -> None:

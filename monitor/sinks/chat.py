@@ -22,7 +22,7 @@ import requests
 from apprise.common import PersistentStoreMode
 
 from monitor.errors import ConfigError
-from monitor.records import Alert
+from monitor.records import Alert, Severity
 from monitor.settings import secret
 from monitor.sinks._http import judge
 from monitor.sinks._thread import in_thread
@@ -90,10 +90,10 @@ class AppriseSink:
         schemas = self._service.secure_protocol or self._service.protocol
         return str(schemas if isinstance(schemas, str) else schemas[0])
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """One message; see `Sink.deliver`. Chats have no idempotency keys: a repeat after a crash is seen twice."""
         kind = "success" if alert.state == "resolved" else {"critical": "failure"}.get(alert.severity, alert.severity)
-        return await self._send(lambda limit: self._writer.alert(alert, limit=limit, reminder=again), kind)
+        return await self._send(lambda limit: self._writer.alert(alert, limit=limit, reminder=bool(again)), kind)
 
     async def deliver_digest(self, digest: Digest) -> Outcome:
         """One message."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import smtplib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -13,7 +13,7 @@ from time import time
 
 import structlog
 
-from monitor.records import Alert
+from monitor.records import Alert, Severity
 from monitor.settings import secret
 from monitor.sinks._thread import in_thread
 from monitor.sinks.base import Delivered, Digest, Outcome, Rejected, Retry
@@ -43,9 +43,9 @@ class EmailSink:
         self._writer = Writer(settings)
         self._domain = settings.sender.rpartition("@")[2]
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """One mail; those of one incident are one thread."""
-        message = self._writer.alert(alert, limit=LIMIT, reminder=again)
+        message = self._writer.alert(alert, limit=LIMIT, reminder=bool(again))
         return await self._send(message, key, thread=alert.incident, labels={"Severity": alert.severity})
 
     async def deliver_digest(self, digest: Digest) -> Outcome:

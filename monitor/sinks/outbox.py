@@ -55,6 +55,8 @@ class Row(Record, frozen=True):
     held: tuple[Held, ...] = ()
     last: Alert | None = None
     """What it was told last, if that is to be repeated."""
+    told: tuple[Severity, ...] = ()
+    """Severities under which it was told since the incident began, or began again."""
 
     @property
     def known(self) -> bool:
@@ -76,7 +78,8 @@ class Single:
     alert: Alert
     key: str
     """The alert's id; a repeat of one that was told has a key of its own."""
-    again: bool = False
+    again: tuple[Severity, ...] = ()
+    """Of a repeat: the severities under which the incident was told."""
 
 
 Notice = Single | Digest
@@ -260,7 +263,7 @@ class Outbox:
             if alert is None or not row.known or row.held or now_ms - row.at_ms < self._settings.repeat_s * 1000:
                 continue
             if self._settings.keeps_state or not (self._actions.acknowledged(incident) or self._barred(alert, now_ms)):
-                return Single(alert, f"{alert.id}-{row.at_ms}", again=True)
+                return Single(alert, f"{alert.id}-{row.at_ms}", row.told)
         return None
 
     # --- rows ---------------------------------------------------------------------------------------------------------
@@ -270,8 +273,14 @@ class Outbox:
         told = [item for item in row.held if item.alert.sequence <= alert.sequence]
         row = msgspec.structs.replace(row, held=row.held[len(told) :], at_ms=now_ms)
         if delivered:
-            last = alert if self._settings.repeat_s and alert.state != "resolved" else None
-            row = msgspec.structs.replace(row, state=alert.state, severity=alert.severity, last=last)
+            over = alert.state == "resolved"
+            row = msgspec.structs.replace(
+                row,
+                state=alert.state,
+                severity=alert.severity,
+                last=alert if self._settings.repeat_s and not over else None,
+                told=() if over else tuple(dict.fromkeys((*row.told, alert.severity))),
+            )
         self._put(alert.incident, row)
         return told
 

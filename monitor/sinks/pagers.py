@@ -6,6 +6,7 @@ alert again only by what it keeps in memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -34,7 +35,7 @@ class PagerDutySink:
         self._settings = settings
         self._poster = Poster(settings.timeout_s)
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """Trigger under the incident's id, or resolve what was triggered under it."""
         try:
             routing_key = secret(self._settings.routing_key, self._settings.routing_key_file)
@@ -79,7 +80,7 @@ class OpsgenieSink:
         self._settings = settings
         self._poster = Poster(settings.timeout_s)
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """Create under the incident's id as alias (an open alert of the alias counts up), or close it.
 
         Creating does not change an open alert, so a further step also sets its priority. The service takes requests

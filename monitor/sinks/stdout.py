@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
-from monitor.records import Alert, cloud_event, encode
+from monitor.records import Alert, Severity, cloud_event, encode
 from monitor.sinks.base import Delivered, Digest, Outcome, Retry
 from monitor.sinks.settings import StdoutSettings
 from monitor.sinks.text import Message, Writer
@@ -20,11 +21,11 @@ class StdoutSink:
         self._stream = stream
         self._writer = Writer(settings)
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """Write and flush; see `Sink.deliver`."""
         if self._settings.format == "json":
             return self._print(encode(cloud_event(alert)).decode())
-        return self._say(self._writer.alert(alert, reminder=again))
+        return self._say(self._writer.alert(alert, reminder=bool(again)))
 
     async def deliver_digest(self, digest: Digest) -> Outcome:
         """Write and flush; as JSON, one line for each alert."""

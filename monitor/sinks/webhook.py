@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from monitor.records import Alert, cloud_event, encode
+from monitor.records import Alert, Severity, cloud_event, encode
 from monitor.settings import secret
 from monitor.sinks._http import Poster
 from monitor.sinks.base import Outcome, Retry
@@ -40,7 +40,7 @@ class WebhookSink:
         self._clock = clock
         self._poster = Poster(settings.timeout_s)
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         """One POST; see `Sink.deliver`."""
         body = encode(cloud_event(alert))
         headers = {

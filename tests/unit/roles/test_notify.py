@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
-from monitor.records import Action, Alert, cloud_event, decode_alert_event, decode_deadletter, encode
+from monitor.records import Action, Alert, Severity, cloud_event, decode_alert_event, decode_deadletter, encode
 from monitor.roles.actions import ActionFeed
 from monitor.roles.lane import Start
 from monitor.roles.notify import NotifyProcessor
@@ -35,7 +36,7 @@ class Scripted:
     took: list[str] = field(default_factory=list)
     attempts: int = 0
 
-    async def deliver(self, alert: Alert, *, key: str, again: bool = False) -> Outcome:
+    async def deliver(self, alert: Alert, *, key: str, again: Sequence[Severity] = ()) -> Outcome:
         return self._answer(key)
 
     async def deliver_digest(self, digest: Digest) -> Outcome:

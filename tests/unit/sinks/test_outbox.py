@@ -175,8 +175,19 @@ def test_alertmanager_is_sent_open_incidents_again_whatever_people_do() -> None:
     again = sink.outbox.next(NIGHT + 5 * MINUTE)
     assert isinstance(again, Single)
     assert again.key != again.alert.id
+    assert again.again == ("warning",)
     # The sink is down: the same attempt has the same key.
     assert sink.outbox.next(NIGHT + 6 * MINUTE) == again
+
+
+def test_a_repeat_names_every_severity_that_was_told() -> None:
+    keeper = AlertmanagerSettings(name="s", urls=("http://a:1",))  # type: ignore[arg-type]
+    sink = Told(Outbox(keeper, Actions()))
+    sink.send(step("a", 0), NOON)
+    sink.send(step("a", 1, severity="critical"), NOON)
+    again = sink.outbox.next(NOON + 5 * MINUTE)
+    assert isinstance(again, Single)
+    assert again.again == ("warning", "critical")
 
 
 def test_a_burst_is_one_message_after_its_wait() -> None:

@@ -183,6 +183,16 @@ async def test_a_real_alertmanager_holds_the_incident_and_lets_it_go(tmp_path: P
         assert held[0]["labels"]["owner"] == "brands"  # type: ignore[index]
         worse = alert(state="escalated", severity="critical", languages=("tr", "de"), sequence=1)
         assert await sink.deliver(worse, key="2") == Delivered()
+        ends = {a["labels"]["severity"]: a["endsAt"] for a in await settle(2)}  # type: ignore[index]
+        # Sent again, both stay longer, and neither is a new one.
+        assert await sink.deliver(worse, key="2-again", again=("warning", "critical")) == Delivered()
+        for _ in range(200):
+            kept = {a["labels"]["severity"]: a["endsAt"] for a in await asyncio.to_thread(active)}  # type: ignore[index]
+            if all(kept[severity] > ends[severity] for severity in ends):  # type: ignore[operator]
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError(f"{ends} {kept}")
         await settle(2)
         assert await sink.deliver(alert(state="resolved", severity="critical", sequence=2), key="3") == Delivered()
         await settle(0)

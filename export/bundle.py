@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,8 @@ from typing import Any
 from export.checkpoint import Checkpoint
 from export.errors import ExportError
 from monitor.inference.bundle import CARD_FILE, TOKENIZER_FILE, Manifest, Variant, model_file_name, write_manifest
+from training.errors import TrainingError
+from training.files import whole_folder
 
 
 def write_bundle(
@@ -41,63 +41,27 @@ def write_bundle(
     Raises:
         ExportError: The disk is full or the folder cannot be written; what was there stays.
     """
-    out_dir = out_dir.absolute()
-    fresh = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.new")
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for variant, data in models.items():
-            _write(fresh / model_file_name(variant), data)
-        _write(fresh / TOKENIZER_FILE, tokenizer_json.encode())
-        _write(fresh / CARD_FILE, card.encode())
-        manifest = write_manifest(
-            fresh,
-            name=name,
-            heads=checkpoint.heads,
-            max_length=checkpoint.max_length,
-            text_prefix=checkpoint.text_prefix,
-            pad_id=pad_id,
-            hidden=checkpoint.hidden,
-            languages=languages,
-            calibration=checkpoint.calibration,
-            metrics=metrics,
-            provenance={"base": checkpoint.base, **checkpoint.provenance},
-            optional=[model_file_name(variant) for variant in models if variant != "int8"],
-        )
-        _sync(fresh)
-        _replace(fresh, out_dir)
+        with whole_folder(out_dir.absolute()) as fresh:
+            for variant, data in models.items():
+                (fresh / model_file_name(variant)).write_bytes(data)
+            (fresh / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
+            (fresh / CARD_FILE).write_text(card, encoding="utf-8")
+            return write_manifest(
+                fresh,
+                name=name,
+                heads=checkpoint.heads,
+                max_length=checkpoint.max_length,
+                text_prefix=checkpoint.text_prefix,
+                pad_id=pad_id,
+                hidden=checkpoint.hidden,
+                languages=languages,
+                calibration=checkpoint.calibration,
+                metrics=metrics,
+                provenance={"base": checkpoint.base, **checkpoint.provenance},
+                optional=[model_file_name(variant) for variant in models if variant != "int8"],
+            )
+    except TrainingError as error:
+        raise ExportError(error.what, where=error.where, hint="no bundle was written") from None
     except OSError as error:
         raise ExportError(f"cannot write the bundle: {error.strerror}", where=str(error.filename or out_dir)) from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return manifest
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(fresh: Path, target: Path) -> None:
-    """Rename into place. A folder cannot be renamed over another, so the old one steps aside for that moment."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    try:
-        fresh.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    _sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)

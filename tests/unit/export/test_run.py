@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from export import optimise, quantise
 from export import run as export_run
+from export.card import model_card
 from export.checkpoint import load_checkpoint
 from export.corpus import Example
 from export.errors import ExportError
@@ -110,6 +111,21 @@ def test_the_fp32_file_says_what_pytorch_says(made: tuple[Bundle, ExportReport],
     assert found == pytest.approx(np.stack(expected), abs=1e-4)
 
 
+def test_the_card_shows_the_reports_scores(checkpoint: Path) -> None:
+    score = {
+        "n": 40, "macro_f1": 0.7, "macro_f1_low": 0.6, "macro_f1_high": 0.8, "accuracy": 0.75, "accuracy_low": 0.65,
+        "accuracy_high": 0.85, "ece": 0.04, "ece_low": 0.02, "ece_high": 0.09,
+    }  # fmt: skip
+    found = {
+        "languages": {"yo": score | {"ece_before": 0.2, "zero_shot": True}}, "mean": None, "zero_shot_mean": score,
+    }  # fmt: skip
+    scored = dataclasses.replace(load_checkpoint(checkpoint), scores={"test": {"sentiment": found}})
+    told = model_card(scored, "tiny", {}, {}, {}, 9)
+    assert "## Scores of `sentiment` on test texts" in told
+    assert "| yo (zero-shot) | 40 | 70.0 (60.0–80.0) | 75.0 (65.0–85.0) | 0.040 | 0.200 |" in told
+    assert "on validation texts" not in told
+
+
 def test_a_text_gets_the_same_logits_in_any_batch(made: tuple[Bundle, ExportReport]) -> None:
     texts = tiny.texts(40, 7)
     together = bundle_outputs(made[0], texts)["sentiment"]
@@ -179,7 +195,7 @@ def test_an_old_bundle_stays_until_the_new_one_is_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr("export.bundle.write_manifest", full)
-        with pytest.raises(ExportError, match="No space left"):
+        with pytest.raises(ExportError, match=r"no space left on the disk \(no bundle was written\)"):
             export_bundle(checkpoint, out, options=options(name="other"))
     assert Bundle.load(out).version == first
     second = export_bundle(checkpoint, out, options=options(name="other")).manifest.version

@@ -109,6 +109,8 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> N
         roles: Of this process: classify, detect, notify.
     """
     metrics.budget.set(config.detection.false_alarms_per_day)
+    for status in ("401", "403", "429"):
+        metrics.http_refused.labels(status)
     for result in ("ok", "failed"):
         metrics.watchlist_reloads.labels(result)
     if "classify" in roles:
@@ -131,6 +133,8 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> N
     if "notify" in roles:
         for sink in config.sinks:
             metrics.sink_failing.labels(sink.name).set(0)
+            for reason in ("muted", "acknowledged", "quiet", "digest", "daily"):
+                metrics.withheld.labels(sink.name, reason)
             for result in ("delivered", "retry", "rejected", "skipped"):
                 metrics.deliveries.labels(sink.name, result)
         for reason in ("not_an_alert", "sink_rejected"):

@@ -46,6 +46,8 @@ class Digest:
     """The newest of each incident, in the order in which the incidents began."""
     key: str
     """The idempotency key."""
+    about: str = ""
+    """The entity of a daily summary."""
 
 
 class Sink(Protocol):

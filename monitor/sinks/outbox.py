@@ -138,7 +138,7 @@ class Outbox:
         if self._is_update(alert, row):
             self._put(alert.incident, row)
             return "acknowledged"
-        muted = self._actions.muted(alert.entity, now_ms)
+        muted = self._muted(alert, now_ms)
         # The end makes the steps before it old; a mute ends with the incident as it then is.
         held = (item,) if muted or alert.state == "resolved" else (*row.held, item)
         if muted and alert.state == "resolved" and not row.known:
@@ -147,22 +147,26 @@ class Outbox:
         return self._barred(alert, now_ms) or (None if self._gathered(now_ms) else "digest")
 
     def _noted(self, alert: Alert) -> bool:
-        day = self._days.get(alert.entity)
-        return day is not None and any(item.alert.incident == alert.incident for item in day.items)
+        return any(
+            item.alert.incident == alert.incident
+            for entity in _entities(alert)
+            if entity in self._days
+            for item in self._days[entity].items
+        )
 
     def _note(self, item: Held) -> None:
-        """Remember for the daily summary, without the posts: it is a list, and waits for a day."""
+        """Remember for the summaries, without the posts: they are lists, and wait for a day."""
         if self._text is None or not self._text.daily_at:
             return
-        alert = item.alert
-        day = self._days.get(alert.entity, Day(since_ms=item.since_ms, items=()))
-        items = {known.alert.incident: known for known in day.items}
-        before = items.get(alert.incident)
-        # The end of an incident carries little evidence: the summary shows the most that was seen.
-        seen = [alert.evidence] if before is None else [before.alert.evidence, alert.evidence]
-        bare = msgspec.structs.replace(alert, description="", evidence=_bare(max(seen, key=lambda e: e.documents)))
-        items[alert.incident] = msgspec.structs.replace(item, alert=bare)
-        self._set_day(alert.entity, msgspec.structs.replace(day, items=tuple(items.values())))
+        for entity in _entities(item.alert):
+            day = self._days.get(entity, Day(since_ms=item.since_ms, items=()))
+            items = {known.alert.incident: known for known in day.items}
+            # The end of an incident carries little evidence: the summary shows the most that was seen.
+            before = items.get(item.alert.incident, item)
+            shown = max(before.alert.evidence, item.alert.evidence, key=lambda evidence: evidence.documents)
+            bare = msgspec.structs.replace(item.alert, description="", evidence=_bare(shown))
+            items[item.alert.incident] = msgspec.structs.replace(item, alert=bare)
+            self._set_day(entity, msgspec.structs.replace(day, items=tuple(items.values())))
 
     def _is_update(self, alert: Alert, row: Row) -> bool:
         """A further step of an incident that someone looks after, no worse than what the sink was told."""
@@ -181,7 +185,7 @@ class Outbox:
         for entity, day in self._days.items():
             if self._calendar.summary_due(day.since_ms, now_ms) and not self._actions.muted(entity, now_ms):
                 alerts = tuple(item.alert for item in day.items)
-                return Digest("daily", alerts, digest_key(f"daily{day.since_ms}", alerts))
+                return Digest("daily", alerts, digest_key(f"daily {entity} {day.since_ms}", alerts), entity)
         free = self._free(now_ms) if self._gathered(now_ms) else []
         newest = {item.alert.incident: item.alert for item in free}
         if len(newest) > 1 and self._digest_ms:
@@ -196,7 +200,7 @@ class Outbox:
             return self._told(notice.alert, now_ms, delivered=delivered)
         if notice.kind == "burst":
             return [item for alert in notice.alerts for item in self._told(alert, now_ms, delivered=delivered)]
-        entity = notice.alerts[0].entity
+        entity = notice.about
         items = self._days[entity].items
         # What is still open is in the next summary too, until it ends.
         still = tuple(i for i in items if i.alert.state != "resolved" and i.alert.incident in self._rows)
@@ -228,8 +232,12 @@ class Outbox:
 
     # --- the rules ----------------------------------------------------------------------------------------------------
 
+    def _muted(self, alert: Alert, now_ms: int) -> bool:
+        """An incident of several entities is muted when all of them are."""
+        return all(self._actions.muted(entity, now_ms) for entity in _entities(alert))
+
     def _barred(self, alert: Alert, now_ms: int) -> Literal["muted", "quiet"] | None:
-        if self._actions.muted(alert.entity, now_ms):
+        if self._muted(alert, now_ms):
             return "muted"
         return "quiet" if alert.severity not in self._settings.quiet_passes and self._calendar.quiet(now_ms) else None
 
@@ -298,3 +306,7 @@ class Outbox:
 
 def _bare(evidence: Evidence) -> Evidence:
     return msgspec.structs.replace(evidence, posts=(), first_post=None)
+
+
+def _entities(alert: Alert) -> tuple[str, ...]:
+    return alert.entities or (alert.entity,)

@@ -134,13 +134,16 @@ class Writer:
         """The message of one alert, with as many posts as fit."""
         posts = alert.evidence.posts
         shared = {"kind": "alert", "alerts": [alert], "left": 0, "reminder": reminder, "link": self._link(alert)}
+        shared["name"] = alert.entity_name
         most = min(self._settings.posts, len(posts))
         return self._fit([{**shared, "posts": posts[:n]} for n in _fewer(most, 0)], limit)
 
     def digest(self, digest: Digest, *, limit: Limit = UNLIMITED) -> Message:
         """The message of several alerts, with as many of them as fit; the rest is counted."""
         count = len(digest.alerts)
+        named = [alert.entity_name for alert in digest.alerts if alert.entity == digest.about]
         shared = {"kind": digest.kind, "posts": (), "reminder": False, "link": self._settings.status_url}
+        shared["name"] = named[0] if named else digest.about
         sizes = _fewer(min(count, MOST_IN_A_DIGEST, 1 + limit.size // LEAST_LINE), 1)
         return self._fit([{**shared, "alerts": digest.alerts[:n], "left": count - n} for n in sizes], limit)
 
@@ -233,7 +236,9 @@ class Writer:
 
     def headline(self, alert: Alert) -> str:
         """What happened, in one line."""
-        name, shown = alert.entity_name, alert.evidence
+        name, shown = self._who(alert), alert.evidence
+        if alert.merged_into:
+            return self.phrases["merged"].format(name=name)
         if alert.state == "resolved":
             return self.phrases["resolved"].format(name=name)
         if shown.unit == "share":
@@ -243,6 +248,14 @@ class Writer:
         which = "posts_rate" if alert.signal == "volume" else "negative_rate"
         times = self._number(round(shown.observed / shown.expected, 1)) if shown.expected > 0 else "∞"
         return self.phrases[which].format(name=name, times=times)
+
+    def _who(self, alert: Alert) -> str:
+        count = len(alert.entities)
+        if count < 2:
+            return alert.entity_name
+        if alert.kind == "common":
+            return self.phrases["common"].format(count=self._number(count))
+        return self.phrases["others"].format(name=alert.entity_name, count=self._number(count - 1))
 
     def _percent(self, value: float) -> str:
         return format_percent(value, locale=self._locale)

@@ -222,6 +222,17 @@ def test_each_entity_has_a_summary_a_day_and_open_incidents_stay_in_it() -> None
     assert sink.flush(day + 24 * 60 * MINUTE) == ["daily:b.1", "daily:g.0"]
 
 
+def test_an_incident_of_several_entities_is_muted_when_all_are_and_in_the_summary_of_each() -> None:
+    actions = Actions()
+    sink = told(actions, daily_at="18:00")
+    for number, entity in enumerate(("acme", "globex")):
+        why = sink.send(step(f"i{number}", 0, entities=("acme", "globex")), NOON)
+        assert why is None
+        actions.take(Action(id=entity, kind="mute", who="ann", at_ms=NOON, entity=entity, until_ms=NOON + 60 * MINUTE))
+    assert sink.send(step("i2", 0, entities=("acme", "globex")), NOON) == "muted"
+    assert sink.flush(NOON + 6 * 60 * MINUTE) == ["daily:i0.0+i1.0+i2.0", "daily:i0.0+i1.0+i2.0", "i2.0"]
+
+
 def test_only_the_summary_when_that_is_wanted() -> None:
     sink = told(daily_at="18:00", daily_only=True, severities=("warning",))
     assert sink.send(step("a", 0), NOON) == "daily"

@@ -62,6 +62,16 @@ def test_every_language_says_everything(language: str) -> None:
     assert "6" in made.alert(volume).title
 
 
+def test_incidents_of_several_entities_and_the_summary_of_one() -> None:
+    several = msgspec.structs.replace(FIRING, entities=("acme", "globex", "other"), kind="story")
+    made = writer()
+    assert "Babelwatch test and 2 more: 62% negative" in made.alert(several).title
+    assert "3 names at once" in made.alert(msgspec.structs.replace(several, kind="common")).title
+    assert "part of a wider incident" in made.alert(msgspec.structs.replace(RESOLVED, merged_into="i")).title
+    assert made.digest(Digest("daily", (several,), "k", "globex")).title == "📋 globex: summary of the day"
+    assert made.digest(Digest("daily", (FIRING,), "k", FIRING.entity)).title == "📋 Babelwatch test: summary of the day"
+
+
 def test_numbers_dates_and_names_of_languages_are_those_of_the_language() -> None:
     message = writer(language="de", time_zone="Europe/Berlin").alert(FIRING)
     assert "62\u00a0%" in message.title

@@ -30,7 +30,8 @@ class Limits:
     """Smallest share of texts with the same class: over all languages as it is counted, and in each one as far as its
     few texts can tell (`_CHANCE`)."""
     f1_drop: float
-    """Largest loss of macro-F1 averaged over the languages of a labelled set, in points of 100."""
+    """Largest loss of macro-F1 averaged over the languages of a labelled set, in points of 100, beyond one standard error of
+    it: a set of a few thousand texts cannot tell less."""
 
 
 LIMITS: Mapping[Variant, Limits] = {
@@ -135,10 +136,23 @@ def check(report: Report, limits: Limits, name: str) -> None:
         if pooled < limits.agreement:
             texts = sum(found.texts for found in languages.values())
             _refuse_agreement(pooled, texts, limits, f"{name}, head {head}, all languages")
-        drops = [found.f1_drop for found in languages.values() if found.f1_drop is not None]
-        if drops and np.mean(drops) > limits.f1_drop:
-            what = f"macro-F1 falls by {np.mean(drops):.2f} points on average, limit {limits.f1_drop}"
+        labelled = [found for found in languages.values() if found.f1_drop is not None]
+        drop = float(np.mean([found.f1_drop for found in labelled])) if labelled else 0.0
+        error = _standard_error(labelled)
+        if drop > limits.f1_drop + error:
+            what = f"macro-F1 falls by {drop:.2f} points on average (give or take {error:.2f}), limit {limits.f1_drop}"
             raise ExportError(what, where=f"{name}, head {head}", hint="no bundle was written")
+
+
+def _standard_error(labelled: Sequence[Difference]) -> float:
+    """How far the average drop may be off by chance, in points.
+
+    Each text whose class changed is a point up or down, whichever it happens to be: of m changed among n texts, the sum
+    is within the square root of m (McNemar 1947), and one of them moves the score by about 100 / n.
+    """
+    texts = sum(found.texts for found in labelled)
+    changed = sum(found.texts * (1 - found.agreement) for found in labelled)
+    return float(100 * np.sqrt(changed) / texts) if texts else 0.0
 
 
 def _pooled(found: Iterable[Difference]) -> float:

@@ -22,7 +22,7 @@ def test_a_file_within_its_limits_passes() -> None:
     [
         ({"probability": 0.31}, "int8, head mood, language de: a probability differs by 0.31"),
         ({"agreement": 0.85}, "language de: only 85.0% of 1000 texts"),
-        ({"f1_drop": 0.6}, "macro-F1 falls by 0.35 points"),
+        ({"f1_drop": 1.2}, "macro-F1 falls by 0.65 points on average (give or take 0.32), limit 0.3"),
         ({"probability": 1.0, "agreement": 0.0}, "differs by 1.0"),
     ],
 )
@@ -44,3 +44,11 @@ def test_small_losses_everywhere_are_refused_together() -> None:
     low = Difference(texts=200, probability=0.1, agreement=0.92, f1_drop=None)
     with pytest.raises(ExportError, match=r"all languages: only 92\.0% of 2000 texts"):
         check({"mood": {f"x{i}": low for i in range(10)}}, LIMITS, "int8")
+
+
+def test_a_drop_counts_by_how_many_texts_tell_it() -> None:
+    few = Difference(texts=50, probability=0.1, agreement=0.96, f1_drop=2.0)
+    check({"mood": {"en": few}}, LIMITS, "int8")
+    many = Difference(texts=50_000, probability=0.1, agreement=0.96, f1_drop=2.0)
+    with pytest.raises(ExportError, match="falls by 2"):
+        check({"mood": {"en": many}}, LIMITS, "int8")

@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -146,7 +147,11 @@ class _Loop:
         self._progress = Progress()
         self._average: dict[str, Tensor] = {}
         # Several processes: gradients are averaged by DDP, as accelerate sets it up. One: the model itself.
-        self._wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
+        self._wrapped: nn.Module = model
+        if accelerator.num_processes > 1:
+            if unfreeze_every:
+                raise TrainingError("needs a single process", where="unfreeze_every", hint="or set it to 0")
+            self._wrapped = accelerator.prepare_model(model)
 
     def run(self) -> Progress:
         self._resume()
@@ -199,6 +204,10 @@ class _Loop:
                 loss = sum(self._backward(self._batch(step, micro)) for micro in range(self._settings.accumulate))
                 break
             except (torch.OutOfMemoryError, MemoryError) as error:
+                if self._accelerator.num_processes > 1:  # the others are in the middle of the same step
+                    raise TrainingError(
+                        "out of memory", where="training", hint="a smaller batch_tokens, and accumulate"
+                    ) from error
                 self._optimizer.zero_grad()
                 self._halve(step, error)
         if not math.isfinite(loss):
@@ -261,7 +270,7 @@ class _Loop:
 
     def _score(self) -> None:
         progress = self._progress
-        score = self._evaluate(self._model)
+        score = self._judged()
         self._model.train()
         progress.scores.append((progress.step, score))
         self._track(progress.step, {"score": score})
@@ -275,6 +284,12 @@ class _Loop:
         elif self._settings.patience:
             since = sum(step > progress.best_step for step, _ in progress.scores)
             progress.stopped = since >= self._settings.patience
+
+    def _judged(self) -> float:
+        """The score, by one process for all."""
+        main = self._accelerator.is_main_process
+        score = torch.tensor([self._evaluate(self._model) if main else 0.0], device=self._accelerator.device)
+        return float(broadcast(score)[0])
 
     def _take_the_best(self) -> None:
         progress = self._progress

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate import PartialState
+
 from training import report
+from training.errors import TrainingError
 from training.files import whole_folder
 from training.recipe import Recipe, fingerprint
 from training.settings import Settings
@@ -86,6 +90,11 @@ DATA_STAGES: Mapping[type[Settings], Stage] = {
 """These leave data (`Dataset.save`) for the stages after them, and the model as it is."""
 
 
+_PARALLEL: frozenset[Stage] = frozenset({finetune.run})
+"""Stages that several processes do together. What makes data or figures is done by one of them while the others wait; the
+other stages that train need a run of one process."""
+
+
 def run_recipe(
     recipe: Recipe, recipe_folder: Path, runs: Path, *, cache: Path, say: Callable[[str], None] = lambda _: None
 ) -> Path:
@@ -105,13 +114,23 @@ def run_recipe(
         TrainingError: Of a stage; the stages before it stay done.
     """
     run = runs / recipe.name
-    chain = _Chain(recipe, recipe_folder, run, cache, say)
+    processes = PartialState()
+    alone = [
+        type_.model_fields["type"].default
+        for type_ in map(type, recipe.stages)
+        if STAGES.get(type_) not in (None, *_PARALLEL)
+    ]
+    if alone and processes.num_processes > 1:
+        raise TrainingError(
+            f"the stage {alone[0]!r} needs a run of one process", where="stages", hint="launch it plainly"
+        )
+    chain = _Chain(recipe, recipe_folder, run, cache, say if processes.is_main_process else lambda _: None)
     chain.stage(
         "data",
         prepare.run,
         recipe.data,
         recipe.seed,
-        [h.labels for h in recipe.heads.values()],
+        recipe.heads_by_name(),
         prepare.digest(recipe, recipe_folder),
     )
     chain.stage("vocabulary", vocabulary.run, recipe.vocabulary, recipe.encoder, leaves_model=True)
@@ -134,6 +153,7 @@ class _Chain:
         self._recipe, self._folder, self._run, self._cache, self._say = recipe, folder, run, cache, say
         self._print = fingerprint(RUN_FORMAT)
         self._model, self._data = run, run / "data"
+        self._processes = PartialState()
 
     def stage(
         self,
@@ -147,27 +167,42 @@ class _Chain:
         """Run a stage unless its folder is there, made from the same."""
         self._print = fingerprint(self._print, name, settings, *inputs)
         target, work = self._run / name, self._run / "work" / name
-        if _fingerprint_of(target) == self._print:
+        done = _fingerprint_of(target) == self._print
+        self._processes.wait_for_everyone()  # all have looked before one writes
+        if done:
             self._say(f"{name}: done before")
-        else:
-            if target.exists():
-                self._say(f"{name}: made from other settings or data; again")
-            if _fingerprint_of(work) != self._print:
-                shutil.rmtree(work, ignore_errors=True)
-                work.mkdir(parents=True)
-                _mark(work, self._print)
-            context = Context(
-                recipe=self._recipe, recipe_folder=self._folder, settings=settings, run=self._run, name=name,
-                data=self._data, model=self._model, work=work, cache=self._cache, say=lambda line: self._say(f"{name}: {line}"),
-            )  # fmt: skip
-            with whole_folder(target) as draft:
-                stage(context, draft)
-                _mark(draft, self._print)
-            shutil.rmtree(work)
+        elif self._processes.is_main_process:
+            self._do(name, stage, settings, target, work)
+        elif stage in _PARALLEL:
+            with tempfile.TemporaryDirectory() as nowhere:
+                self._processes.wait_for_everyone()  # for `work`
+                stage(self._context(name, settings, work), Path(nowhere))
+        self._processes.wait_for_everyone()
         if leaves_model:
             self._model = target
         if leaves_data:
             self._data = target
+
+    def _do(self, name: str, stage: Stage, settings: Any, target: Path, work: Path) -> None:
+        if target.exists():
+            self._say(f"{name}: made from other settings or data; again")
+        if _fingerprint_of(work) != self._print:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            _mark(work, self._print)
+        if stage in _PARALLEL:
+            self._processes.wait_for_everyone()
+        with whole_folder(target) as draft:
+            stage(self._context(name, settings, work), draft)
+            _mark(draft, self._print)
+        shutil.rmtree(work)
+
+    def _context(self, name: str, settings: Any, work: Path) -> Context:
+        return Context(
+            recipe=self._recipe, recipe_folder=self._folder, settings=settings, run=self._run, name=name,
+            data=self._data, model=self._model, work=work, cache=self._cache,
+            say=lambda line: self._say(f"{name}: {line}"),
+        )  # fmt: skip
 
 
 def _mark(folder: Path, print_: str) -> None:

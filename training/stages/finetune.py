@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor, nn
 
 from training import sampling
@@ -45,7 +46,14 @@ def run(context: Context, folder: Path) -> None:
     prefix = context.recipe.encoder.text_prefix
     texts = Texts(tokenizer, [example.text for example in examples], prefix, settings.max_length)
     plan = make_plan(examples, texts, settings, weights, seed)
-    accelerator = Accelerator(mixed_precision="no")
+    # An architecture may have parameters that this use of it leaves alone.
+    accelerator = Accelerator(
+        mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
+    if accelerator.distributed_type is DistributedType.FSDP:
+        raise TrainingError(
+            "FSDP is not supported", where="accelerate", hint="launch with DDP: an encoder fits on one GPU"
+        )
     evaluate = evaluator(model, tokenizer, data.validation, context, accelerator, settings)
     tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
     context.say(f"{len(examples):,} texts, {len(plan.batches):,} batches, {int(np.mean(texts.lengths))} tokens a text")

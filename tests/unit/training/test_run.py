@@ -128,3 +128,22 @@ def test_mistakes_end_the_command_with_one_line_and_code_2(recipe: Path, tmp_pat
         line = found.stderr.strip().splitlines()[-1]
         assert line.startswith("error ")
         assert said in line
+
+
+def test_two_processes_do_what_one_does_with_twice_the_batches(recipe: Path, tmp_path: Path) -> None:
+    same = ["stages.0.dropout=0.0", "stages.0.head_dropout=0.0", "stages.0.epochs=1", "stages.0.average=0.0"]
+    same += ["stages.transfer.unfreeze_every=0.0", "stages.0.precision=fp32", "stages.transfer.dropout=0.0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["-m", "monitor.cli", "train", str(recipe), "--runs", str(tmp_path / "two")]
+    for change in same:
+        command += ["--set", change]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    train(recipe, tmp_path / "one", *same, "stages.0.accumulate=2")
+    found, expected = (
+        load_file(tmp_path / n / "tiny" / "finetune" / "encoder" / "model.safetensors") for n in ("two", "one")
+    )
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=1e-4), name
+    assert json.loads((tmp_path / "two" / "tiny" / "final" / "calibration.json").read_text())

@@ -115,11 +115,7 @@ def run_recipe(
     """
     run = runs / recipe.name
     processes = PartialState()
-    alone = [
-        type_.model_fields["type"].default
-        for type_ in map(type, recipe.stages)
-        if STAGES.get(type_) not in (None, *_PARALLEL)
-    ]
+    alone = [s.type for s in recipe.stages if type(s) in STAGES and STAGES[type(s)] not in _PARALLEL]
     if alone and processes.num_processes > 1:
         raise TrainingError(
             f"the stage {alone[0]!r} needs a run of one process", where="stages", hint="launch it plainly"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
@@ -12,6 +13,11 @@ from monitor.broker.settings import KafkaSettings
 
 STALLED_S = 60.0
 """Longer than a leader takes to be replaced; then the caller begins again with a new client."""
+
+TELL_S = 2.0
+"""Progress is logged so often: a long restore is no silent one."""
+
+log = structlog.get_logger("monitor.reading")
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 
@@ -39,13 +45,18 @@ async def read_range(
         newest = (await reader.end_offsets([partition]))[partition]
         stop = newest if end is None else min(end, newest)
         reader.seek(partition, max(oldest, start or 0))
-        moved_at = time.monotonic()
+        moved_at = told_at = time.monotonic()
+        begun = await reader.position(partition)
         while await reader.position(partition) < stop:
             batches = await reader.getmany(timeout_ms=200, max_records=5000)
             if batches:
                 moved_at = time.monotonic()
             elif time.monotonic() - moved_at > STALLED_S:
                 raise TimeoutError(f"{partition.topic}-{partition.partition}: nothing came for {STALLED_S:.0f} s")
+            if time.monotonic() - told_at > TELL_S:
+                told_at = time.monotonic()
+                done = (await reader.position(partition) - begun) / max(1, stop - begun)
+                log.info("reading", topic=partition.topic, partition=partition.partition, percent=round(100 * done))
             for records in batches.values():
                 wanted = [record for record in records if record.offset < stop]
                 if wanted:

@@ -7,6 +7,7 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -85,7 +86,7 @@ class ClassifyProcessor:
         self._promised: int | None = None
         self._idle = False
         # What the model said of the first of each text lately, or (after a restart) the text to ask it again.
-        self._firsts: OrderedDict[str, _Promise | Prepared] = OrderedDict()
+        self._firsts: OrderedDict[str, _Promise | Outcome | Prepared] = OrderedDict()
 
     async def restore(self, start: Start) -> int | None:
         """Read the window before the committed offset again: repeats and event time are functions of those records."""
@@ -133,10 +134,8 @@ class ClassifyProcessor:
         future = await self._classifier.submit([p.document.text for p in texts], [p.document.lang for p in texts])
         for first, place in places.items():
             self._remember(first, _Promise(future, place))
-        answers = [
-            self._promise(item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of)
-            for item in batch.prepared
-        ]
+        wanted = [item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of for item in batch.prepared]
+        answers = [(first, self._answer(first)) for first in wanted]
         by_offset = {record.offset: record for record in records}
         unread = {item.raw.origin.offset for item in batch.refused}
         read = [offset for offset in by_offset if offset not in unread]
@@ -172,15 +171,26 @@ class ClassifyProcessor:
         if len(self._firsts) > WINDOW_RECORDS:
             self._firsts.popitem(last=False)
 
-    def _promise(self, first: str) -> _Promise:
+    def _answer(self, first: str) -> _Promise | Outcome:
         value = self._firsts[first]
-        assert isinstance(value, _Promise)
+        assert not isinstance(value, Prepared)
         return value
+
+    async def _settle(self, first: str, answer: _Promise | Outcome) -> Outcome:
+        """Wait for an answer, and keep only it: a promise holds on to the answers of its whole batch."""
+        if not isinstance(answer, _Promise):
+            return answer
+        outcome = (await answer.outcomes)[answer.place]
+        if isinstance(outcome, Classification):
+            outcome = replace(outcome, heads={})
+        if self._firsts.get(first) is answer:
+            self._firsts[first] = outcome
+        return outcome
 
     async def _outputs(
         self,
         batch: Batch,
-        answers: list[_Promise],
+        answers: list[tuple[str, _Promise | Outcome]],
         time_ms: int | None,
         records: dict[int, ConsumerRecord[bytes, bytes]],
         clocks: dict[int, int],
@@ -189,8 +199,8 @@ class ClassifyProcessor:
         for refused in batch.refused:
             record = records[refused.raw.origin.offset]
             outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, record))
-        for item, answer in zip(batch.prepared, answers, strict=True):
-            outcome = (await answer.outcomes)[answer.place]
+        for item, (first, answer) in zip(batch.prepared, answers, strict=True):
+            outcome = await self._settle(first, answer)
             record = records[item.document.origin.offset]
             if isinstance(outcome, Failure):
                 outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, record))

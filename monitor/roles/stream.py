@@ -186,10 +186,12 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self._paused &= set(assigned)
         for partition in assigned:
             lane = self._lanes.get(partition)
-            if lane is not None and lane.ready and not lane.backlog and await self._still_ours(partition, lane):
-                self._consumer.seek(partition, lane.position)
-                if partition in self._paused:
+            if lane is not None and await self._still_ours(partition, lane):
+                if not lane.ready or partition in self._paused:
+                    # One that is still restoring goes on with it: under load a group may rebalance faster than that.
                     self._consumer.pause(partition)
+                if lane.ready:
+                    self._consumer.seek(partition, lane.position)
                 continue
             if lane is not None:
                 await lane.close()
@@ -198,8 +200,14 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         log.info("partitions.assigned", role=self.name, partitions=sorted(p.partition for p in assigned))
 
     async def _still_ours(self, partition: TopicPartition, lane: Lane) -> bool:
-        """Nobody committed past us: then nobody else had the partition meanwhile, and the lane's state is current."""
+        """Whether the lane may go on as it is, with its state and what it holds."""
+        if self._transactions:
+            # Had anybody else opened the partition meanwhile, our writer would be fenced, and the lane opened anew.
+            return not lane.lost
+        if not lane.ready or lane.backlog:
+            return False
         assert self._consumer is not None
+        # Nobody committed past us: then nobody else had the partition, and the lane's state is current.
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 return bool(await self._consumer.committed(partition) == lane.position)

@@ -67,6 +67,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self._producer: AIOKafkaProducer | None = None
         self._paused: set[TopicPartition] = set()
         self._assigned_once = False
+        self._leaving = False
 
     @property
     def ready(self) -> bool:
@@ -113,7 +114,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         return bool(stuck)
 
     async def _join(self) -> None:
-        self._assigned_once = False
+        self._assigned_once = self._leaving = False
         consumer = client.consumer(self._settings, group=self.group, read_committed=self._transactions)
         try:
             if not self._transactions:
@@ -184,6 +185,9 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         gone = [partition for partition in self._lanes if partition not in set(assigned)]
         await asyncio.gather(*(self._lanes.pop(partition).close() for partition in gone))
         self._paused &= set(assigned)
+        if self._leaving:
+            # The group gives us more while we go: a lane opened now would outlive us, and fence its rightful owner.
+            return
         for partition in assigned:
             lane = self._lanes.get(partition)
             if lane is not None and await self._still_ours(partition, lane):
@@ -261,6 +265,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _drain(self, drain_s: float) -> None:
         assert self._consumer is not None
+        self._leaving = True
         if self._consumer.assignment():
             self._consumer.pause(*self._consumer.assignment())
         deadline = time.monotonic() + drain_s
@@ -269,6 +274,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         log.info("role.drained", role=self.name, complete=all(done), left=left)
 
     async def _leave(self) -> None:
+        self._leaving = True
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
         self._lanes.clear()
         self._paused.clear()

@@ -41,7 +41,7 @@ class Member:
 
     async def _feed(self) -> None:
         while True:
-            await asyncio.sleep(self.broker.rng.uniform(0.01, 0.5))
+            await asyncio.sleep(self.broker.rng.uniform(0.1, 1.5))
             records = [r for r in self.broker.log if r.offset >= self._next][: self.broker.rng.randint(1, 20)]
             # What is offered while the lane is closed is lost, as with a real client: it is fetched again after the seek.
             if records and self.lane.backlog < 60:
@@ -60,7 +60,7 @@ async def story(seed: int, trouble: float, members: int) -> Broker:
     living: list[Member] = []
     for _ in range(members):
         living.append(Member(broker))
-        await asyncio.sleep(broker.rng.uniform(0, 60))
+        await asyncio.sleep(broker.rng.uniform(0, 30))
         broker.append(broker.rng.randint(0, 60))
         if broker.rng.random() < 0.7:
             # The others may go on for a while: zombies.
@@ -86,8 +86,8 @@ def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_module, "time", Clock)
 
 
-@settings(max_examples=60)
-@given(seed=st.integers(0, 2**32), trouble=st.sampled_from([0.0, 0.05, 0.2]), members=st.integers(0, 6))
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), trouble=st.sampled_from([0.0, 0.05, 0.2]), members=st.integers(0, 4))
 def test_each_record_is_counted_once_and_in_order(seed: int, trouble: float, members: int) -> None:
     broker = run(lambda: story(seed, trouble, members))
     written = [output for output in broker.outputs if output.topic == "out"]

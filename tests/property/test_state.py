@@ -116,4 +116,4 @@ def test_something_is_expected() -> None:
 
 
 TestState = StateMachine.TestCase
-TestState.settings = settings(max_examples=25, stateful_step_count=25)
+TestState.settings = settings(max_examples=8, stateful_step_count=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from monitor.detection.detector import Detector, EntityInfo, StateError, read_cell
 from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
-from monitor.records import Alert, Opinion, Watermark, cloud_event, encode
+from monitor.records import Alert, Closed, EntityStep, Opinion, Watermark, cloud_event, encode
 
 MINUTE_MS = 60_000
 START_MS = 1_772_323_200_000
@@ -39,6 +40,10 @@ def opinions(
                         continue
                     number += 1
                     negative = rng.random() < (0.85 if event else 0.2)
+                    vector = np.random.default_rng(number).normal(0, 30, 32)
+                    if event and negative:
+                        vector += np.random.default_rng(0).normal(0, 30, 32)
+                    embedding = base64.b64encode(np.clip(np.rint(vector), -127, 127).astype(np.int8).tobytes()).decode()
                     text = (
                         f"stranded at gate {number} again" if event and negative else f"an ordinary day number {number}"
                     )
@@ -47,6 +52,7 @@ def opinions(
                             id=f"d{number}|{entity}", document_id=f"d{number}", entity=entity, lang=lang, text=text,
                             published_ms=START_MS + minute * MINUTE_MS + rng.randrange(MINUTE_MS),
                             sentiment=(0.9, 0.05, 0.05) if negative else (0.1, 0.7, 0.2), source="forum", author=f"a{number}",
+                            embedding=embedding,
                         )
                     )  # fmt: skip
         found.append(batch)
@@ -133,24 +139,55 @@ def test_a_backlog_in_one_piece_gives_the_same_alerts(stream: list[list[Opinion]
     assert [encode(alert) for alert in detector.advance()] == [encode(alert) for alert in expected]
 
 
-@settings(max_examples=4)
-@given(st.data())
-def test_a_restart_anywhere_changes_no_byte(
-    stream: list[list[Opinion]], expected: list[Alert], data: st.DataObject
+SNAPSHOT = 560
+"""Minute up to which the property tests below share one state: what is interesting comes after it."""
+
+
+@pytest.fixture(scope="module")
+def snapshot(stream: list[list[Opinion]]) -> dict[bytes, bytes]:
+    detector = make()
+    assert run(detector, stream[:SNAPSHOT]) == []
+    return {key: value for key, value in detector.take_changes() if value is not None}
+
+
+def restarted(detector: Detector, rows: dict[bytes, bytes]) -> Detector:
+    """Another detector, from the state that this one leaves behind."""
+    for key, value in detector.take_changes():
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value
+    return make(rows)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32))
+def test_batches_order_and_restarts_at_random_change_no_byte(
+    stream: list[list[Opinion]], expected: list[Alert], snapshot: dict[bytes, bytes], seed: int
 ) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(540, len(stream)), min_size=1, max_size=3)))
-    rows: dict[bytes, bytes] = {}
-    alerts: list[Alert] = []
-    first = 0
-    for cut in [*cuts, len(stream)]:
-        detector = make(rows or None)
-        alerts += run(detector, stream[first:cut], first)
-        for key, value in detector.take_changes():
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
-        first = cut
+    rng = random.Random(seed)
+    arrivals = sorted(
+        (opinion.published_ms + rng.randrange(DetectionSettings().allowed_lateness_s * 1000), opinion.id, opinion)
+        for minute in stream[SNAPSHOT:]
+        for opinion in minute
+    )
+    rows = dict(snapshot)
+    detector, alerts, batch = make(rows), list[Alert](), list[Opinion | Watermark]()
+    minute = SNAPSHOT
+    for at_ms, _, opinion in arrivals:
+        while at_ms >= START_MS + (minute + 1) * MINUTE_MS:
+            minute += 1
+            batch.append(mark(minute))
+        batch.append(opinion)
+        if rng.random() < 0.05:
+            detector.observe(batch)
+            alerts += detector.advance()
+            batch.clear()
+            if rng.random() < 0.1:
+                detector = restarted(detector, rows)
+    detector.observe([*batch, mark(len(stream))])
+    alerts += detector.advance()
+    assert detector.stats.late == 0
     assert [encode(alert) for alert in alerts] == [encode(alert) for alert in expected]
 
 
@@ -247,6 +284,59 @@ def test_any_times_are_taken(times: list[int]) -> None:
     restored = make({k: v for k, v in detector.take_changes() if v is not None})
     assert restored.closed_ms == detector.closed_ms
     assert restored.stats == detector.stats
+
+
+def test_evidence_tells_of_one_event_and_its_size(expected: list[Alert]) -> None:
+    last = [alert for alert in expected if alert.state != "resolved"][-1].evidence
+    assert last.one_event is not None
+    assert last.one_event > 0.8
+    assert last.effect == pytest.approx(last.observed - last.expected, abs=1e-3)
+    assert last.effect_low < last.effect < last.effect_high
+    end = expected[-1].evidence
+    assert end.posts == ()
+    assert end.documents >= last.documents
+
+
+def test_the_end_of_watching_ends_an_incident(stream: list[list[Opinion]], snapshot: dict[bytes, bytes]) -> None:
+    detector = make(dict(snapshot))
+    assert [alert.state for alert in run(detector, stream[SNAPSHOT:660], SNAPSHOT)][:1] == ["firing"]
+    detector.set_entities({"bank": ENTITIES["bank"]})
+    assert [(alert.entity, alert.state) for alert in detector.advance()] == [("air", "resolved")]
+    assert detector.open_incidents == []
+
+
+def test_what_the_correlator_is_told_covers_every_bucket_once(
+    stream: list[list[Opinion]], snapshot: dict[bytes, bytes]
+) -> None:
+    detector, messages = make(dict(snapshot)), []
+    for minute, batch in enumerate(stream[SNAPSHOT:700], SNAPSHOT):
+        detector.observe([*batch, mark(minute + 1)])
+        messages += detector.report(detector.advance(), partition=2, partitions=3)
+    closed = [message for message in messages if isinstance(message, Closed)]
+    assert [message.closed_ms for message in closed] == sorted({message.closed_ms for message in closed})
+    assert {(message.partition, message.partitions) for message in closed} == {(2, 3)}
+    breadth = [row for message in closed for row in message.breadth]
+    assert {row.known for row in breadth} == {2}
+    assert max(row.rising for row in breadth) >= 1
+    told = [place for place, message in enumerate(messages) if isinstance(message, EntityStep)]
+    assert told
+    assert all(messages[place + 1].closed_ms >= messages[place].alert.at_ms for place in told)  # type: ignore[union-attr]
+
+
+def test_state_of_before_embeddings_is_read_and_of_another_version_refused(snapshot: dict[bytes, bytes]) -> None:
+    older = {}
+    for key, value in snapshot.items():
+        if key.startswith(b"cell|"):
+            row = msgspec.msgpack.decode(value)
+            for sample in row["negative"]:
+                sample.pop("embedding", None)
+            older[key] = msgspec.msgpack.encode(row)
+        else:
+            older[key] = value
+    assert make(older).closed_ms == make(dict(snapshot)).closed_ms
+    newer = msgspec.msgpack.encode(msgspec.msgpack.decode(snapshot[b"progress"]) | {"version": 99})
+    with pytest.raises(StateError, match="version 99"):
+        make({**snapshot, b"progress": newer})
 
 
 def test_cells_can_be_read_by_others_and_damage_is_told(stream: list[list[Opinion]]) -> None:

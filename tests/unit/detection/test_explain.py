@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +15,8 @@ from monitor.detection.cells import Cell, Sample
 from monitor.detection.explain import change_point, representative
 from monitor.detection.terms import distinctive, tokens
 from monitor.records import Opinion
+
+ROOT = Path(__file__).parents[3]
 
 
 def sample(n: int, text: str, lang: str = "en", negative: float = 0.9) -> Sample:
@@ -91,3 +97,23 @@ def test_terms_are_shown_as_they_are_written_and_korean_ones_without_particles()
 def test_stop_words_are_no_terms() -> None:
     found = distinctive([("all of us were stranded", "en")] * 20, [("a fine day here", "en")] * 40, most=6)
     assert found == ("stranded",)
+
+
+CHOICE = """
+from tests.unit.detection.test_explain import sample
+from monitor.detection.explain import representative
+words = "app card cash desk door fee gate help hotel line night page phone queue refund ticket train voucher water wifi".split()
+told = [sample(n, " ".join(words[(n * k) % 20] for k in (1, 3, 7, 9, 11))) for n in range(60)]
+print(representative(told, words[:8], most=10))
+"""
+
+
+def test_the_choice_is_the_same_in_every_process() -> None:
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", CHOICE], env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT, check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(told) == 1

@@ -1,0 +1,60 @@
+"""What is kept of an entity: found by time, forgotten in time, and small however long an incident lasts."""
+
+from __future__ import annotations
+
+from monitor.detection.cells import THINNED_NEGATIVE, THINNED_OTHER, Cell, CellStore
+from monitor.records import Opinion
+
+MINUTE_MS = 60_000
+
+
+def fill(cell: Cell, negatives: int = 10, embedding: str = "") -> Cell:
+    for n in range(negatives + 5):
+        sentiment = (0.8, 0.1, 0.1) if n < negatives else (0.1, 0.8, 0.1)
+        cell.add(
+            Opinion(id=f"o{n}", document_id=f"d{n}", entity="e", published_ms=n, lang="en", sentiment=sentiment, embedding=embedding)
+        )  # fmt: skip
+    cell.close()
+    return cell
+
+
+def store(entities: tuple[str, ...], minutes: int) -> CellStore:
+    cells = CellStore()
+    for entity in entities:
+        for minute in reversed(range(minutes)):
+            fill(cells.open(entity, minute * MINUTE_MS))
+    return cells
+
+
+def test_cells_are_found_by_entity_and_by_bucket_in_order() -> None:
+    cells = store(("b", "a"), 5)
+    assert [bucket for bucket, _ in cells.of("a", 3 * MINUTE_MS)] == [0, MINUTE_MS, 2 * MINUTE_MS]
+    assert [entity for entity, _ in cells.at(MINUTE_MS)] == ["a", "b"]
+    assert cells.buckets(MINUTE_MS, 3 * MINUTE_MS) == [MINUTE_MS, 2 * MINUTE_MS]
+    assert cells.get("c", 0) is None
+    assert len(list(cells)) == 10
+
+
+def test_old_cells_go_and_those_of_an_incident_are_thinned() -> None:
+    cells = store(("a", "b"), 10)
+    gone, thinned = cells.expire(6 * MINUTE_MS, {"a": 2 * MINUTE_MS})
+    assert {entity for entity, _ in gone} == {"a", "b"}
+    assert len(gone) == 2 + 6
+    assert sorted(thinned) == [("a", minute * MINUTE_MS) for minute in range(2, 6)]
+    for bucket, cell in cells.of("a", 10 * MINUTE_MS):
+        thin = bucket < 6 * MINUTE_MS
+        assert (len(cell.negative) <= THINNED_NEGATIVE) is thin
+        assert (len(cell.other) <= THINNED_OTHER) is thin
+        assert cell.documents == 15, "the counts are whole"
+    assert cells.expire(7 * MINUTE_MS, {"a": 2 * MINUTE_MS}) == ([("b", 6 * MINUTE_MS)], [("a", 6 * MINUTE_MS)])
+    gone, _ = cells.expire(7 * MINUTE_MS, {})
+    assert {entity for entity, _ in gone} == {"a"}, "the incident is over"
+    assert len(gone) == 5
+
+
+def test_an_embedding_that_cannot_be_read_is_none() -> None:
+    assert {sample.embedding for sample in fill(Cell(), embedding="AQL+").negative} == {b"\x01\x02\xfe"}
+    assert {sample.embedding for sample in fill(Cell(), embedding="not base64!").negative} == {b""}
+    assert {sample.embedding for sample in fill(Cell(), embedding="AQL+").other} == {b""}, (
+        "only what is shown as evidence"
+    )

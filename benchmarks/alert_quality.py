@@ -28,16 +28,17 @@ from monitor.inference.bundle import Bundle
 from monitor.records import Alert, Opinion, Watermark
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine")
-HOURS, POSTS_AN_HOUR = 40, 40
+HOURS, POSTS_AN_HOUR = 41, 40
 EVENTS = (
-    Event("recall", ("ash",), tuple(Part(lang, 1680 + 12 * n, 150, 45) for n, lang in enumerate(("en", "fr", "it", "es", "de", "pt")))),
-    Event("leak", ("birch",), tuple(Part(lang, 1740, 120, 45) for lang in ("en", "de", "pt", "ar", "fr"))),
-    Event("fire", ("cedar",), tuple(Part(lang, 1800, 120, 45) for lang in ("en", "hi", "pt", "es", "it"))),
-    Event("stranded", ("elm",), tuple(Part(lang, 1860, 120, 45) for lang in ("en", "es", "de", "ar"))),
-    Event("tunnel", ("fir", "hazel"), tuple(Part(lang, 1920, 120, 70) for lang in ("fr", "es", "it", "en", "hi"))),
+    Event("recall", ("ash",), tuple(Part(lang, 1500 + 12 * n, 120, 45) for n, lang in enumerate(("en", "fr", "it", "es", "de", "pt")))),
+    Event("leak", ("birch",), tuple(Part(lang, 1680, 90, 45) for lang in ("en", "de", "pt", "ar", "fr"))),
+    Event("fire", ("cedar",), tuple(Part(lang, 1860, 90, 45) for lang in ("en", "hi", "pt", "es", "it"))),
+    Event("stranded", ("elm",), tuple(Part(lang, 2040, 90, 45) for lang in ("en", "es", "de", "ar"))),
+    Event("tunnel", ("fir", "hazel"), tuple(Part(lang, 2220, 90, 80) for lang in ("fr", "es", "it", "en", "hi"))),
 )  # fmt: skip
-BURST = {"larch": (1700, 90, 6.0)}
-"""A harmless one: six times the volume."""
+"""Three hours apart: five of ten names in one evening would be, by the rule for it, one rise of many."""
+BURST = {"larch": (1600, 90, 6.0)}
+"""A harmless one: six times the volume, in the usual mood."""
 TURNED, TURNED_FROM_MIN = 0.25, 1900
 
 
@@ -130,6 +131,8 @@ def confusions(bundle: Path) -> Callable[[str], np.ndarray | None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--verbose", action="store_true", help="print every alert's first line")
     parser.add_argument("--cache", type=Path, default=Path("runs/alert_quality"))
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "default")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BABELWATCH_DATA", "data")))
@@ -140,9 +143,10 @@ def main() -> None:
     results: list[Result] = []
     false: list[Alert] = []
     print("seed story     incidents names languages         onset  told  story posts  one event")
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         traffic = Mixer(known, random.Random(seed)).mix(HOURS, rates, EVENTS, bursts=BURST)
-        found, spare = judge(watch(traffic.opinions, NAMES, confusion), traffic, EVENTS)
+        alerts = watch(traffic.opinions, NAMES, confusion)
+        found, spare = judge(alerts, traffic, EVENTS)
         results += found
         false += spare
         for r in found:
@@ -156,6 +160,9 @@ def main() -> None:
             )
             print(f"{seed:4} {r.story:9} {r.incidents:9} {r.names_right!s:5} {wrong:17} {onset} {delay}  "
                   f"{r.right_posts:4} of {r.posts:3}  {r.one_event}", flush=True)  # fmt: skip
+        if options.verbose:
+            for alert in alerts:
+                print("     ", (alert.at_ms - START_MS) // MINUTE_MS, alert.incident, alert.kind, alert.summary)
         print(f"{seed:4} {'false':9} {len(spare):9} {[(a.entity, a.signal) for a in spare]}", flush=True)
     print("\nall:", len(results), "stories")
     print("one incident:", sum(r.incidents == 1 for r in results), " names right:", sum(r.names_right for r in results),

@@ -423,6 +423,50 @@ def train(
 
 
 @app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who will hold it; the name in the audit topic.")],
+    role: Annotated[str, typer.Option(help="viewer, operator or metrics.")] = "viewer",
+) -> None:
+    """Make a bearer token: it is shown once, and the configuration gets its hash."""
+    with _told_plainly():
+        from pydantic import ValidationError
+
+        from monitor.http.access import hash_token, new_token
+        from monitor.http.settings import TokenSettings
+
+        made = new_token()
+        try:
+            settings = TokenSettings.model_validate({"name": name, "role": role, "sha256": hash_token(made)})
+        except ValidationError as error:
+            raise BabelwatchError(error.errors()[0]["msg"], where=str(error.errors()[0]["loc"][0])) from None
+        err.print("The token, shown this once; give it to its holder:")
+        sys.stdout.write(made + "\n")
+        err.print("\nThis goes into the configuration:\n")
+        table = f'[[http.tokens]]\nname = "{settings.name}"\nrole = "{settings.role}"\nsha256 = "{settings.sha256}"'
+        err.print(table, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def erase(
+    document: Annotated[list[str] | None, typer.Option(help="Id of a document; may be given again.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="An author, as the documents name them.")] = None,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Cut opinions, alerts and dead letters off behind it, with all that is older.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what is kept.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Erase what documents or authors said from everything that is kept; docs/security.md tells how."""
+    with _told_plainly():
+        from monitor.config import load_config
+        from monitor.erase import Eraser
+
+        eraser = Eraser(load_config(config), document or (), author or ())
+        for line in asyncio.run(eraser.run(cut=cut, dry_run=dry_run)):
+            out.print(f"{line.records:8d}  {line.topic}: {line.outcome}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     out.print(package_version("babelwatch"), highlight=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+ERASED = "babelwatch-erased"
+"""Header of an alert that was written anew without erased posts: it is for the page, and nobody is told of it again."""
+
 
 def document_hash(document_id: str) -> str:
     """Names an erased document in the audit topic without telling its id, which may hold a person's name; 128 bits."""

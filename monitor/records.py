@@ -103,7 +103,20 @@ class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):
     what the other sources had said by then."""
 
 
-OpinionMessage = Opinion | Watermark
+class Erasure(Record, frozen=True, tag="erasure", tag_field="kind"):
+    """An order on the opinions and incidents topics: forget what these documents and authors said. In every partition.
+
+    It stands in the stream like an opinion, so the detectors carry it out at the same place in every replay, and their
+    state is written anew in the commit that moves past it. Counts stay: they name nobody.
+    """
+
+    documents: frozenset[str] = frozenset()
+    """Hashes of document ids, as `monitor.privacy.document_hash` makes them."""
+    authors: frozenset[str] = frozenset()
+    """Keyed hashes of authors, as opinions carry them."""
+
+
+OpinionMessage = Opinion | Watermark | Erasure
 """What a reader of the opinions topic meets."""
 
 
@@ -243,7 +256,7 @@ class Closed(Record, frozen=True, tag="closed", tag_field="kind"):
     """Where it changed since the last promise, in order of time."""
 
 
-StepMessage = EntityStep | Closed
+StepMessage = EntityStep | Closed | Erasure
 """What a reader of the incidents topic meets."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from monitor.records import Action, AlertEvent, Closed, DeadLetter, EntityStep, Opinion, Pulse, Watermark
+from monitor.records import Action, AlertEvent, Closed, DeadLetter, EntityStep, Erasure, Opinion, Pulse, Watermark
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -35,16 +35,17 @@ _DOCUMENT: dict[str, Any] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """By record name: document (in), opinion, watermark, step, closed, alert, deadletter, action and pulse (out).
+    """By record name: document (in), opinion, watermark, erasure, step, closed, alert, deadletter, action and pulse (out).
 
     >>> sorted(schemas())
-    ['action', 'alert', 'closed', 'deadletter', 'document', 'opinion', 'pulse', 'step', 'watermark']
+    ['action', 'alert', 'closed', 'deadletter', 'document', 'erasure', 'opinion', 'pulse', 'step', 'watermark']
     """
     made = {
         name: msgspec.json.schema(kind)
         for name, kind in (
             ("opinion", Opinion),
             ("watermark", Watermark),
+            ("erasure", Erasure),
             ("step", EntityStep),
             ("closed", Closed),
             ("alert", AlertEvent),

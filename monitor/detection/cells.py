@@ -44,6 +44,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     shown as evidence must not hang on the seventh."""
     embedding: bytes = b""
     """int8 [hidden], of negative posts only: what was said, comparable between languages; empty when there is none."""
+    author: str = ""
+    """The author's keyed hash, for erasure."""
 
     def post(self, copies: int = 1) -> Post:
         """As it is shown."""
@@ -222,7 +224,7 @@ def _keep(samples: list[Sample], opinion: Opinion, identity: int, sentiment: int
             rank=identity, document_id=opinion.document_id, text=opinion.text, lang=opinion.lang,
             published_ms=opinion.published_ms, sentiment=sentiment, source=opinion.source, url=opinion.url,
             topic=opinion.topic, fingerprint=opinion.fingerprint, negative=round(opinion.sentiment[0], 2),
-            embedding=_embedding(opinion) if sentiment == 0 else b"",
+            embedding=_embedding(opinion) if sentiment == 0 else b"", author=opinion.author,
         )
     ]  # fmt: skip
 

@@ -14,9 +14,10 @@ import msgspec
 from scipy.special import bdtrc
 
 from monitor.detection import merging, wording
+from monitor.detection.erasing import erase_from_alert
 from monitor.detection.incidents import SEVERITIES, AlertSettings, alert_id
 from monitor.detection.stories import likeness
-from monitor.records import Alert, AlertState, Closed, EntityStep, IncidentKind, Severity
+from monitor.records import Alert, AlertState, Closed, EntityStep, Erasure, IncidentKind, Severity, StepMessage
 
 STATE_VERSION = 1
 PREFIX = "correlate"
@@ -123,13 +124,15 @@ class Correlator:
         for key, value in (state or {}).items():
             self._restore(key.decode(), value)
 
-    def take(self, messages: Sequence[EntityStep | Closed]) -> list[Alert]:
+    def take(self, messages: Sequence[StepMessage]) -> list[Alert]:
         """Take what the detectors say; returns what people are told, in order of event time."""
         progress = self._progress
         waiting = {step.alert.id for step in progress.waiting}
         for message in messages:
             if isinstance(message, Closed):
                 self._take_closed(message)
+            elif isinstance(message, Erasure):
+                self._erase(message)
             elif message.alert.at_ms > progress.done_ms and message.alert.id not in waiting:
                 waiting.add(message.alert.id)
                 progress.waiting.append(message)
@@ -169,6 +172,17 @@ class Correlator:
         return sorted((key.encode(), value) for key, value in rows.items())
 
     # --- in order of event time -------------------------------------------------------------------------------------
+
+    def _erase(self, order: Erasure) -> None:
+        """Forget the posts of documents, in what waits and in the incidents that last."""
+        for group in self._groups.values():
+            for member in group.members.values():
+                if (left := erase_from_alert(member.alert, order.documents)) is not member.alert:
+                    member.alert = left
+                    self._touched.add(group.id)
+        self._progress.waiting = [
+            EntityStep(alert=erase_from_alert(step.alert, order.documents)) for step in self._progress.waiting
+        ]
 
     def _take_closed(self, message: Closed) -> None:
         progress = self._progress

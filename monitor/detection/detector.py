@@ -17,10 +17,21 @@ import numpy.typing as npt
 from monitor.detection import explain, wording
 from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.cells import Cell, CellStore
+from monitor.detection.erasing import erase_from_cell, erase_from_evidence
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
 from monitor.detection.quantify import Correction, correction, share_interval
 from monitor.detection.settings import DetectionSettings
-from monitor.records import Alert, Breadth, Closed, EntityStep, Evidence, Opinion, StepMessage, Watermark
+from monitor.records import (
+    Alert,
+    Breadth,
+    Closed,
+    EntityStep,
+    Erasure,
+    Evidence,
+    OpinionMessage,
+    StepMessage,
+    Watermark,
+)
 
 STATE_VERSION = 1
 
@@ -126,12 +137,15 @@ class Detector:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    def observe(self, messages: Sequence[Opinion | Watermark]) -> None:
+    def observe(self, messages: Sequence[OpinionMessage]) -> None:
         """Take opinions into their buckets and watermarks into account; decides nothing."""
         progress = self._progress
         for message in messages:
             if isinstance(message, Watermark):
                 self._take_watermark(message)
+                continue
+            if isinstance(message, Erasure):
+                self._erase(message)
                 continue
             if message.entity not in self._entities:
                 continue
@@ -145,6 +159,19 @@ class Detector:
                 self._touched.add(_cell_key(message.entity, bucket_ms))
             else:
                 progress.duplicates += 1
+
+    def _erase(self, order: Erasure) -> None:
+        """Forget what an order names, in the evidence of buckets and of incidents."""
+        gone = set(order.documents)
+        for name, bucket_ms, cell in self._cells:
+            voices = len(cell.authors)
+            if (found := erase_from_cell(cell, order)) or len(cell.authors) != voices:
+                gone |= found
+                self._touched.add(_cell_key(name, bucket_ms))
+        for entity, shown in list(self._last.items()):
+            if (left := erase_from_evidence(shown, gone)) is not shown:
+                self._last[entity] = left
+                self._touched.add(_incident_key(entity))
 
     def _take_watermark(self, message: Watermark) -> None:
         progress = self._progress

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-import msgspec
 import numpy as np
 
 from monitor.detection.bank import ROLLUP
+from monitor.detection.erasing import erase_from_alert
 from monitor.detection.quantify import share_interval
 from monitor.http.board import Board
 from monitor.http.rings import SLOTS, Table
@@ -27,8 +27,7 @@ from monitor.http.views import (
     Status,
     Step,
 )
-from monitor.privacy import document_hash
-from monitor.records import Alert, Evidence, Post
+from monitor.records import Alert
 
 SPARKS = 60
 """Steps of a spark line: what can be told apart at 400 px."""
@@ -123,7 +122,7 @@ def incident(board: Board, name: str) -> IncidentDetail:
         KeyError: it is not known (any more).
     """
     steps = board.incidents[name]
-    told, last = _told(steps), steps[-1]
+    told, last = erase_from_alert(_told(steps), board.erased), steps[-1]
     since_ms, until_ms = last.onset_ms, last.ended_ms or board.closed_ms
     nearby = [
         action
@@ -133,30 +132,14 @@ def incident(board: Board, name: str) -> IncidentDetail:
     return IncidentDetail(
         incident=_brief(board, name, steps),
         labels=dict(last.labels),
-        description=told.description if not board.erased else "",
-        evidence=without_erased(told.evidence, board.erased),
+        description=told.description,
+        evidence=told.evidence,
         steps=tuple(
             Step(id=s.id, state=s.state, severity=s.severity, at_ms=s.at_ms, summary=s.summary, languages=s.languages)
             for s in steps
         ),
         actions=tuple(sorted([*board.about(name), *nearby], key=lambda action: action.at_ms)),
         course=series(board, last.entity, ROLLUP, since_ms - max(until_ms - since_ms, RECENT_MS)),
-    )
-
-
-def without_erased(evidence: Evidence, erased: Iterable[str]) -> Evidence:
-    """The evidence without posts that someone asked to have erased."""
-    gone = frozenset(erased)
-    if not gone:
-        return evidence
-
-    def stays(post: Post | None) -> bool:
-        return post is not None and document_hash(post.document_id) not in gone
-
-    return msgspec.structs.replace(
-        evidence,
-        posts=tuple(filter(stays, evidence.posts)),
-        first_post=evidence.first_post if stays(evidence.first_post) else None,
     )
 
 

@@ -18,7 +18,7 @@ from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.detection.correlate import PREFIX, Correlator, Watched
 from monitor.metrics import Metrics
-from monitor.records import Alert, Closed, EntityStep, Origin, cloud_event, decode_step_message, encode
+from monitor.records import Alert, Origin, StepMessage, cloud_event, decode_step_message, encode
 from monitor.roles.lane import IDLE_S, Start
 
 log = structlog.get_logger("monitor.correlate")
@@ -99,7 +99,7 @@ class CorrelateProcessor:
             correlator.set_entities(self.entities)
             self.entities = None
         outputs: list[Output] = []
-        messages: list[EntityStep | Closed] = []
+        messages: list[StepMessage] = []
         for record in records:
             try:
                 messages.append(decode_step_message(record.value or b""))

@@ -17,7 +17,7 @@ from monitor.broker.writer import Output
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.errors import BrokerError
 from monitor.metrics import Metrics
-from monitor.records import EntityStep, Opinion, Origin, Watermark, decode_opinion_message, encode
+from monitor.records import EntityStep, OpinionMessage, Origin, decode_opinion_message, encode
 from monitor.roles.lane import IDLE_S, Start
 
 log = structlog.get_logger("monitor.detect")
@@ -115,7 +115,7 @@ class DetectProcessor:
         if self.entities is not None:
             detector.set_entities(self.entities)
             self.entities = None
-        messages: list[Opinion | Watermark] = []
+        messages: list[OpinionMessage] = []
         outputs: list[Output] = []
         for record in records:
             try:

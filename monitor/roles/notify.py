@@ -19,7 +19,9 @@ from monitor.broker.deadletter import deadletter
 from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
+from monitor.detection.erasing import erase_from_alert
 from monitor.metrics import Metrics
+from monitor.privacy import ERASED
 from monitor.records import Origin, cloud_event, decode_alert_event, encode
 from monitor.roles.actions import ActionFeed
 from monitor.roles.lane import Start
@@ -117,6 +119,7 @@ class NotifyProcessor:
 
     def _rows(self) -> list[Output]:
         """Changed rows, for the commit."""
+        self._outbox.erase()
         prefix, number = ROWS_PREFIX.format(sink=self._sink.name), self._partition.partition
         return [
             Output(self._topics.notify, (prefix + key).encode(), value, partition=number, latest=True)
@@ -129,6 +132,9 @@ class NotifyProcessor:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
             return [self._refuse("not_an_alert", str(error), origin, record.key, record.value)]
+        if any(name == ERASED for name, _ in record.headers):
+            return []  # a copy of an alert that went out long ago
+        alert = erase_from_alert(alert, self._feed.actions.erased)
         withheld = self._outbox.take(alert, record.offset, self._now_ms())
         if withheld in ("repeat", "route"):
             self._metrics.deliveries.labels(self._sink.name, "skipped").inc()

@@ -20,6 +20,8 @@ class Actions:
     def __init__(self) -> None:
         self._mutes: dict[str, tuple[int, str, int]] = {}  # entity -> (at, id, until)
         self._acknowledged: dict[str, int] = {}
+        self.erased: set[str] = set()
+        """Hashes of documents whose posts nobody may be shown any more."""
 
     def take(self, action: Action) -> None:
         """Heed an action; those that do not concern notifications are left alone."""
@@ -30,6 +32,8 @@ class Actions:
             self._acknowledged[action.incident] = max(action.at_ms, self._acknowledged.pop(action.incident, 0))
             if len(self._acknowledged) > KEPT:
                 del self._acknowledged[next(iter(self._acknowledged))]
+        elif action.kind == "erase":
+            self.erased.update(action.changes)
 
     def muted(self, entity: str, now_ms: int) -> bool:
         """Whether an entity is muted at a time (Unix milliseconds of the wall clock)."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from monitor.detection.erasing import erase_from_alert
 from monitor.records import Alert, AlertState, Evidence, Record, Severity
 from monitor.sinks.actions import Actions
 from monitor.sinks.base import Digest, digest_key, routes
@@ -206,6 +207,19 @@ class Outbox:
         still = tuple(i for i in items if i.alert.state != "resolved" and i.alert.incident in self._rows)
         self._set_day(entity, Day(since_ms=now_ms, items=still) if still else None)
         return list(items)
+
+    def erase(self) -> None:
+        """Take erased posts out of what waits or is repeated."""
+        gone = self._actions.erased
+        for incident, row in self._rows.items() if gone else ():
+            held = tuple(
+                item if (left := erase_from_alert(item.alert, gone)) is item.alert
+                else msgspec.structs.replace(item, alert=left)
+                for item in row.held
+            )  # fmt: skip
+            last = erase_from_alert(row.last, gone) if row.last is not None else None
+            if last is not row.last or any(a is not b for a, b in zip(held, row.held, strict=True)):
+                self._put(incident, msgspec.structs.replace(row, held=held, last=last))
 
     def changes(self) -> list[tuple[str, bytes | None]]:
         """Rows that changed since the last call: key and value, None for those that are gone."""

@@ -74,7 +74,7 @@ def entity(board: Board, name: str, now_ms: int) -> EntityView:
         spark=_spark(board, name, ROLLUP),
         languages=tuple(sorted(languages, key=lambda now: (-now.documents, now.lang))),
         incidents=tuple(
-            i for i, steps in board.incidents.items() if steps[-1].entity == name and steps[-1].state != "resolved"
+            i for i, steps in board.incidents.items() if steps[-1].state != "resolved" and name in _entities(steps[-1])
         ),
         muted_until_ms=mute.until_ms if mute else 0,
         muted_by=mute.who if mute else "",
@@ -91,7 +91,7 @@ def entity_detail(board: Board, name: str, now_ms: int) -> EntityDetail:
     return EntityDetail(
         entity=shown,
         languages=tuple(LanguageDetail(now=now, spark=_spark(board, name, now.lang)) for now in shown.languages),
-        incidents=tuple(brief for brief in incidents(board) if brief.entity == name),
+        incidents=tuple(brief for brief in incidents(board) if name in brief.entities),
         actions=tuple(action for action in reversed(board.actions.values()) if action.entity == name),
     )
 
@@ -127,7 +127,7 @@ def incident(board: Board, name: str) -> IncidentDetail:
     nearby = [
         action
         for action in board.actions.values()
-        if action.entity == last.entity and not action.incident and action.kind in ("mute", "unmute")
+        if action.entity in _entities(last) and not action.incident and action.kind in ("mute", "unmute")
     ]
     return IncidentDetail(
         incident=_brief(board, name, steps),
@@ -210,6 +210,10 @@ def _told(steps: list[Alert]) -> Alert:
     return next((step for step in reversed(steps) if step.state != "resolved"), steps[-1])
 
 
+def _entities(alert: Alert) -> tuple[str, ...]:
+    return alert.entities or (alert.entity,)
+
+
 def _brief(board: Board, name: str, steps: list[Alert]) -> IncidentBrief:
     told, last, actions = _told(steps), steps[-1], board.about(name)
     by = {action.kind: action.who for action in actions}
@@ -217,7 +221,8 @@ def _brief(board: Board, name: str, steps: list[Alert]) -> IncidentBrief:
         id=name, entity=last.entity, entity_name=last.entity_name, signal=last.signal, state=last.state,
         severity=last.severity, onset_ms=last.onset_ms, at_ms=last.at_ms, ended_ms=last.ended_ms,
         languages=told.languages, summary=told.summary, observed=told.evidence.observed,
-        expected=told.evidence.expected, unit=told.evidence.unit, documents=told.evidence.documents,
+        expected=told.evidence.expected,
+        kind=last.kind, entities=_entities(last), merged_into=last.merged_into, unit=told.evidence.unit, documents=told.evidence.documents,
         acknowledged_by=by.get("acknowledge", ""), false_alarm_by=by.get("false_alarm", ""),
-        revision=len(steps) + board.acts[last.entity] + len(board.erased),
+        revision=len(steps) + sum(board.acts[entity] for entity in _entities(last)) + len(board.erased),
     )  # fmt: skip

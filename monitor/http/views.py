@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from monitor.records import Action, Evidence, Pulse, Record, Severity
+from monitor.records import Action, Evidence, IncidentKind, Pulse, Record, Severity
 
 Timestamp = Annotated[int, msgspec.Meta(ge=0, description="Milliseconds since 1970-01-01 UTC.")]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -121,6 +121,11 @@ class IncidentBrief(View, frozen=True):
     expected: float
     unit: Literal["share", "documents/h"]
     documents: int
+    kind: IncidentKind
+    entities: tuple[str, ...]
+    """Every entity of the incident, the one with the largest part first."""
+    merged_into: str
+    """The incident that this one turned out to be part of; empty when it stands for itself."""
     acknowledged_by: str
     false_alarm_by: str
     revision: int

@@ -1,7 +1,7 @@
 // One incident on a page of its own: what, since when, where, who says so, what was done.
 import { count, direction, h, language, percent, plural, rate, span, when, words } from "./dom.js";
 import { bar, course } from "./charts.js";
-import { actionLine, chips, figure, severityOf, stateOf } from "./overview.js";
+import { actionLine, chips, figure, severityOf, stateOf, title } from "./overview.js";
 
 const SAFE = /^https?:\/\//i;
 
@@ -55,7 +55,10 @@ export function incidentPage(detail, status, names) {
     h("p", { class: "back" }, h("a", { href: "#/" }, "← Overview")),
     h("header", { class: "top" },
       h("p", { class: "severity" }, over ? "over" : `${incident.severity} · ${stateOf(incident)}`, " · ", when(incident.onset_ms, atMs)),
-      words("h2", { tabindex: -1, id: "incident-title" }, incident.entity_name),
+      words("h2", { tabindex: -1, id: "incident-title" }, title(incident, names)),
+      incident.kind === "common" && h("p", { class: "quiet" }, "So many names rarely turn at once by themselves: look at the sources and at the classifier first."),
+      incident.entities.length > 3 && words("p", { class: "quiet" }, incident.entities.map((entity) => names.get(entity) || entity).join(", ")),
+      incident.merged_into && h("p", {}, "It turned out to be part of a ", h("a", { href: `#/incident/${encodeURIComponent(incident.merged_into)}` }, "wider incident"), ", told there from then on."),
       h("p", { class: "figure" }, h("b", {}, large), " ", small),
       h("p", { class: "chips" }, chips(incident), muted && h("span", { class: "chip" }, "muted until ", when(entity.muted_until_ms, Date.now())))),
     h("p", { class: "act operator bar" },

@@ -17,41 +17,49 @@ export const chips = (incident) => [
   incident.false_alarm_by && h("span", { class: "chip" }, "false alarm, says ", words("bdi", {}, incident.false_alarm_by)),
 ];
 
-function incidentCard(incident, atMs) {
+/** Whose incident it is: one name, those with one story, or the number of many. */
+export function title(incident, names) {
+  if (incident.kind === "common") return `${plural(incident.entities.length, "name")} at once`;
+  if (incident.entities.length < 2) return incident.entity_name;
+  const shown = incident.entities.slice(0, 3).map((entity) => names.get(entity) || entity);
+  return `${shown.join(", ")}${incident.entities.length > 3 ? ` and ${count(incident.entities.length - 3)} more` : ""}`;
+}
+
+function incidentCard(incident, atMs, names) {
   const [large, small] = figure(incident);
   return h("li", { class: `incident ${severityOf(incident)}`, "data-key": incident.id },
     h("a", { href: `#/incident/${encodeURIComponent(incident.id)}` },
       h("span", { class: "severity" }, incident.severity),
-      words("strong", { class: "entity" }, incident.entity_name),
+      words("strong", { class: "entity" }, title(incident, names)),
       h("span", { class: "figure" }, h("b", {}, large), " ", small),
       h("span", { class: "facts" }, "for ", span(atMs - incident.onset_ms), ", since ", when(incident.onset_ms, atMs), " · ", plural(incident.documents, "post"),
         " · ", incident.languages.map(language).join(", ") || "all languages")),
     h("p", { class: "chips" }, chips(incident)));
 }
 
-function pastRow(incident, atMs) {
+function pastRow(incident, atMs, names) {
   const [large, small] = figure(incident);
   return h("li", { class: `past ${severityOf(incident)}`, "data-key": incident.id },
     h("a", { href: `#/incident/${encodeURIComponent(incident.id)}` },
       h("span", { class: "at" }, when(incident.onset_ms, atMs)),
-      words("span", { class: "entity" }, incident.entity_name),
+      words("span", { class: "entity" }, title(incident, names)),
       h("span", { class: "figure" }, large, " ", small),
-      h("span", { class: "facts" }, "lasted ", span((incident.ended_ms || atMs) - incident.onset_ms))),
+      h("span", { class: "facts" }, incident.merged_into ? "part of a wider one" : ["lasted ", span((incident.ended_ms || atMs) - incident.onset_ms)])),
     incident.false_alarm_by && h("span", { class: "chip" }, "false alarm"));
 }
 
-export function incidents(status) {
+export function incidents(status, names) {
   const open = status.incidents.filter((incident) => incident.state !== "resolved");
   const past = status.incidents.filter((incident) => incident.state === "resolved");
   return [
     h("section", { class: "now", "aria-labelledby": "now-title" },
       h("h2", { id: "now-title" }, "Out of the ordinary"),
       open.length
-        ? h("ul", { class: "cards" }, open.map((incident) => incidentCard(incident, status.at_ms)))
+        ? h("ul", { class: "cards" }, open.map((incident) => incidentCard(incident, status.at_ms, names)))
         : h("p", { class: "calm" }, status.at_ms ? "Nothing is out of the ordinary." : "Nothing has been read yet.")),
     past.length > 0 && h("section", { class: "before", "aria-labelledby": "before-title" },
       h("h2", { id: "before-title" }, "Before"),
-      h("ul", { class: "rows" }, past.slice(0, 12).map((incident) => pastRow(incident, status.at_ms)))),
+      h("ul", { class: "rows" }, past.slice(0, 12).map((incident) => pastRow(incident, status.at_ms, names)))),
   ];
 }
 

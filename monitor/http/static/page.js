@@ -66,7 +66,7 @@ function draw() {
   }
   const entities = list();
   patchChildren(main, [h("div", { class: "overview", "data-key": "overview" },
-    h("div", { class: "first" }, incidents(status).filter(Boolean)),
+    h("div", { class: "first" }, incidents(status, names()).filter(Boolean)),
     h("div", { class: "second" }, watched(status, entities, state.details)),
     h("div", { class: "third" }, byLanguage(entities)),
     h("div", { class: "fourth" }, pipeline(status), activity(status, names())))]);

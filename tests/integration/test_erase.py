@@ -88,7 +88,6 @@ async def test_a_document_and_an_author_are_erased_from_all_that_is_kept(
     assert set(action.changes) == {document_hash(target), document_hash(by_author)}
     incident = f"/api/v1/incidents/{first.incident}"
     await daemon.until(lambda d: not any(word in d.get(incident)[1] for word in words))
-    assert "visitor" in daemon.get(incident)[1]
 
     # At once, where the broker can cut a topic off.
     await daemon.until(lambda d: d.metric("babelwatch_lag_records") == 0)
@@ -101,7 +100,6 @@ async def test_a_document_and_an_author_are_erased_from_all_that_is_kept(
     assert (again[0].id, again[0].sequence, again[0].evidence.observed) == (
         first.id, first.sequence, first.evidence.observed,
     )  # fmt: skip
-    assert "visitor" in again[0].description
     assert await opinions(kafka_settings, names, committed=committed)
 
     # A restart goes on from what is left.

@@ -23,12 +23,13 @@ def incident_of(a_day: scene.Scene) -> str:
 
 
 def test_the_first_screen_tells_what_is_wrong_what_is_watched_and_how_the_daemon_does(
-    browser: Browser, still: PageProcess
+    browser: Browser, still: PageProcess, a_day: scene.Scene
 ) -> None:
     browser.complaints()
     browser.open(still.url)
     browser.sees("1 open incident", "#headline")
-    browser.sees("80% negative, usually 13%", ".now")
+    shown = a_day.alerts[-1].evidence
+    browser.sees(f"{shown.observed:.0%} negative, usually {shown.expected:.0%}", ".now")
     browser.sees("Orvane Bank", ".before")
     assert [row.text for row in browser.all(".processes strong")] == ["classify", "detect", "notify"]
     assert len(browser.all(".entities .spark")) == 3

@@ -98,7 +98,9 @@ class App:
         self.metrics = metrics or Metrics()
         self.kafka: KafkaSettings = config.kafka
         self.board = Board(config.detection, self._confusion)
-        self.desk = Desk(config.topics, self.board)
+        self.desk = Desk(
+            config.topics, self.board, on_action=lambda action: self.metrics.actions.labels(action.kind).inc()
+        )
         self.url = ""
         self.partitions: dict[str, int] = {}
         self.watchlist = WatchlistKeeper(config.watchlist, self.metrics)

@@ -14,7 +14,7 @@ from monitor.detection.detector import Detector, Recent
 from monitor.documents.parse import Reason as RefusedBecause
 from monitor.inference.engine import Reason as FailedBecause
 from monitor.metrics import Metrics, Sample
-from monitor.records import AlertState, Severity
+from monitor.records import ActionKind, AlertState, Severity
 from monitor.roles.notify import NotifyProcessor
 from monitor.roles.stream import StreamRole
 from monitor.watch import WatchlistKeeper
@@ -109,6 +109,8 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> N
         roles: Of this process: classify, detect, notify.
     """
     metrics.budget.set(config.detection.false_alarms_per_day)
+    for kind in get_args(ActionKind):
+        metrics.actions.labels(kind)
     for status in ("401", "403", "429"):
         metrics.http_refused.labels(status)
     for result in ("ok", "failed"):

@@ -157,6 +157,7 @@ class Metrics:
             "sink_failing_seconds", "How long the sink has been refusing; 0 when it works.", "sink"
         )
         # http
+        self.actions = counter("actions_total", "What people did on the status page or by its API, by kind.", "kind")
         self.http_refused = counter(
             "http_refused_total", "Requests turned away, by status: 401, 403 or 429 (too many wrong tokens).", "status"
         )

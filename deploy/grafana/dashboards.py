@@ -199,6 +199,7 @@ def operations() -> dashboard.Dashboard:
               (f"sum(rate(babelwatch_repeated_opinions_total{{{JOB}}}[{RATE}]))", "seen before"), unit="cps",
               about="Opinions that came after their bucket was closed, and repeats."),
         graph("Incidents in a day against the budget", (f"sum(increase(babelwatch_incidents_total{{{JOB}}}[1d]))", "began"),
+              (f'sum(increase(babelwatch_actions_total{{{JOB}, kind="false_alarm"}}[1d]))', "marked as false"),
               (f"max(babelwatch_false_alarm_budget_per_day{{{JOB}}})", "false alarms accepted"), unit="short",
               about="More than the budget explains is a bad day, or a detector that does not fit."),
         graph("Restore", *quantiles("babelwatch_restore_seconds"), unit="s", about="Bringing back the state of one partition."),

@@ -32,12 +32,20 @@ class Desk:
         topics: Where they go.
         board: Shows them at once: the person who acted must not wait for the topic to come round.
         now_s: The wall clock.
+        on_action: Told of each action that is recorded here (metrics).
     """
 
-    def __init__(self, topics: TopicSettings, board: Board, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        topics: TopicSettings,
+        board: Board,
+        now_s: Callable[[], float] = time.time,
+        on_action: Callable[[Action], None] = lambda _: None,
+    ) -> None:
         self._topics = topics
         self._board = board
         self._now_s = now_s
+        self._on_action = on_action
         self.producer: AIOKafkaProducer | None = None
         """Set once the broker is there."""
 
@@ -65,6 +73,7 @@ class Desk:
         except KafkaError as error:
             raise DeskClosedError(f"Kafka did not take the action: {type(error).__name__}") from error
         log.info("action", kind=kind, who=who, entity=entity, incident=incident, until_ms=action.until_ms)
+        self._on_action(action)
         self._board.on_action(action)
         self._board.changed()
         return action

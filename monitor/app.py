@@ -47,7 +47,7 @@ from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.correlate import CorrelateProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
 from monitor.roles.follow import follow
-from monitor.roles.notify import NotifyProcessor, read_rows
+from monitor.roles.notify import NotifyProcessor, end_of, read_rows
 from monitor.roles.pulse import Pulses, beat
 from monitor.roles.stream import StreamRole
 from monitor.settings import secret
@@ -275,6 +275,7 @@ class App:
             role.new_processor = lambda partition, sink=sink, settings=settings: NotifyProcessor(  # type: ignore[misc]
                 partition, sink, settings, topics=topics, feed=feed, metrics=self.metrics, stopping=self._stopping,
                 rows=lambda: read_rows(self.kafka, topics, partition, settings.name, transactions=transactions),
+                newest=lambda: end_of(self.kafka, partition),
                 rng=random.Random(),
             )  # fmt: skip
 

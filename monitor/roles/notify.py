@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from monitor.broker import client
 from monitor.broker.deadletter import deadletter
 from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
@@ -34,6 +35,9 @@ log = structlog.get_logger("monitor.notify")
 TICK_S = 1.0
 """How often what is held is looked at: quiet hours end and mutes run out without any alert coming."""
 
+BEGAN = "began"
+"""The row of a sink that began at the newest alert; only that it was written matters."""
+
 ROWS_PREFIX = "{sink}|"
 """The rows of all sinks share a topic; a key begins with the sink's name."""
 
@@ -46,6 +50,7 @@ class NotifyProcessor:
         sink: Where the alerts go.
         settings: The sink's own settings: routing, hours and patience.
         rows: Reads the rows that are there.
+        newest: Asks for the end of the partition, where a new sink may begin.
         feed: What people did.
         stopping: Ends a long wait between attempts.
         clock: Unix seconds of the wall clock, which quiet hours, mutes and digests are about.
@@ -63,6 +68,7 @@ class NotifyProcessor:
         *,
         topics: TopicSettings,
         rows: Callable[[], Awaitable[dict[str, bytes]]],
+        newest: Callable[[], Awaitable[int]],
         feed: ActionFeed,
         metrics: Metrics,
         stopping: asyncio.Event,
@@ -74,6 +80,9 @@ class NotifyProcessor:
         self._settings = settings
         self._topics = topics
         self._read_rows = rows
+        self._newest = newest
+        self._began: list[Output] = []
+        """Once, from a sink that begins at the end: writing it commits that place."""
         self._feed = feed
         self._metrics = metrics
         self._stopping = stopping
@@ -94,7 +103,13 @@ class NotifyProcessor:
         await self._feed.ready.wait()
         self._outbox = self._new_outbox(rows)
         self._outbox.expire(self._now_ms())
-        return start.offset
+        if start.offset is not None or self._settings.begin == "oldest":
+            return start.offset
+        key = ROWS_PREFIX.format(sink=self._sink.name) + BEGAN
+        self._began = [
+            Output(self._topics.notify, key.encode(), b"{}", partition=self._partition.partition, latest=True)
+        ]
+        return await self._newest()
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Take the alerts and deliver what is to be delivered now; only then take more."""
@@ -120,8 +135,9 @@ class NotifyProcessor:
     def _rows(self) -> list[Output]:
         """Changed rows, for the commit."""
         self._outbox.erase()
+        began, self._began = self._began, []
         prefix, number = ROWS_PREFIX.format(sink=self._sink.name), self._partition.partition
-        return [
+        return began + [
             Output(self._topics.notify, (prefix + key).encode(), value, partition=number, latest=True)
             for key, value in self._outbox.changes()
         ]
@@ -216,8 +232,19 @@ async def read_rows(
     async for records in read_range(kafka, place, start=None, end=None, read_committed=transactions):
         for record in records:
             key = (record.key or b"").decode()
-            if key.startswith(prefix):
+            if key.startswith(prefix) and not key.endswith(f"|{BEGAN}"):
                 rows.pop(key.removeprefix(prefix), None)
                 if record.value is not None:
                     rows[key.removeprefix(prefix)] = record.value
     return rows
+
+
+async def end_of(kafka: KafkaSettings, partition: TopicPartition) -> int:
+    """The offset that the next record of a partition will have."""
+    reader = client.consumer(kafka, group=None, read_committed=True)
+    try:
+        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+            await reader.start()
+            return int((await reader.end_offsets([partition]))[partition])
+    finally:
+        await client.stop(reader)

@@ -64,6 +64,11 @@ class BaseSinkSettings(Settings):
     quiet_passes: tuple[Severity, ...] = Field(
         ("critical",), description="Severities that are told in quiet hours too."
     )
+    begin: Literal["oldest", "newest"] = Field(
+        "oldest",
+        description="Where a sink begins that was never there before: oldest, with every alert the topic still holds; "
+        "newest, with those to come.",
+    )
     repeat_s: float = Field(
         0.0,
         ge=0,

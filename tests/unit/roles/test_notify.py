@@ -67,15 +67,18 @@ class Bench:
         self.feed.ready.set()
         self.offset = 0
 
-    async def begin(self) -> Bench:
+    async def begin(self, committed: int | None = 0) -> Bench:
         async def rows() -> dict[str, bytes]:
-            return dict(self.rows)
+            return {key: value for key, value in self.rows.items() if key != "began"}
+
+        async def newest() -> int:
+            return 17
 
         self.processor = NotifyProcessor(
-            TopicPartition("alerts", 0), self.sink, self.settings, topics=TOPICS, rows=rows, feed=self.feed,
+            TopicPartition("alerts", 0), self.sink, self.settings, topics=TOPICS, rows=rows, newest=newest, feed=self.feed,
             metrics=self.metrics, stopping=self.stopping, rng=random.Random(1), clock=lambda: self.now_s,
         )  # fmt: skip
-        await self.processor.restore(Start(0))
+        self.position = await self.processor.restore(Start(committed))
         return self
 
     async def take(self, *values: bytes) -> list[str]:
@@ -220,3 +223,15 @@ async def test_a_digest_goes_as_one_message() -> None:
 def test_a_wrong_setting_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         StdoutSettings(name="s", **{field: "nonsense" if field != "quiet" else ("nonsense",)})  # type: ignore[arg-type]
+
+
+async def test_a_new_sink_begins_where_it_is_told_and_remembers() -> None:
+    bench = await Bench(Scripted()).begin(committed=None)
+    assert bench.position is None  # the oldest alert there is
+    bench = await Bench(Scripted(), begin="newest").begin(committed=None)
+    assert bench.position == 17
+    await bench.tick()
+    # Something was written, so the place is committed even before the first alert.
+    assert list(bench.rows) == ["began"]
+    await bench.begin(committed=3)
+    assert bench.position == 3

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate import PartialState
 
 from training import report
@@ -114,7 +115,8 @@ def run_recipe(
         TrainingError: Of a stage; the stages before it stay done.
     """
     run = runs / recipe.name
-    processes = PartialState()
+    # accelerate joins processes on CPUs only when it is told that there is nothing else.
+    processes = PartialState(cpu=not torch.accelerator.is_available())
     alone = [s.type for s in recipe.stages if type(s) in STAGES and STAGES[type(s)] not in _PARALLEL]
     if alone and processes.num_processes > 1:
         raise TrainingError(

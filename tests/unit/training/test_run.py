@@ -133,11 +133,11 @@ def test_mistakes_end_the_command_with_one_line_and_code_2(recipe: Path, tmp_pat
 def test_two_processes_do_what_one_does_with_twice_the_batches(recipe: Path, tmp_path: Path) -> None:
     same = ["stages.0.dropout=0.0", "stages.0.head_dropout=0.0", "stages.0.epochs=1", "stages.0.average=0.0"]
     same += ["stages.transfer.unfreeze_every=0.0", "stages.0.precision=fp32", "stages.transfer.dropout=0.0"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "monitor.cli", "train", str(recipe), "--runs", str(tmp_path / "two")]
     for change in same:
         command += ["--set", change]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     train(recipe, tmp_path / "one", *same, "stages.0.accumulate=2")

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from pathlib import Path
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -129,8 +130,9 @@ async def partitions(address: str, numbers: Sequence[int], records: int) -> None
     print("  partitions  ids    opened in  per id   copied at        commit p50  sockets  memory")
     for number in numbers:
         kafka = KafkaSettings(bootstrap_servers=address, group_prefix=f"p{number}", partitions=number)
-        await client.ensure_topics(kafka, [f"p{number}.in"])
-        await client.ensure_topics(kafka.model_copy(update={"partitions": 4}), [f"p{number}.out"])
+        few = kafka.model_copy(update={"partitions": 4})
+        for settings, name in ((kafka, f"p{number}.in"), (few, f"p{number}.out")):
+            await client.patiently("making topics", partial(client.ensure_topics, settings, [name]))
         await fill(kafka, f"p{number}.in", records, number)
         for transactions in (False, True):
             mine = kafka.model_copy(update={"group_prefix": f"p{number}{transactions}"})

@@ -1,6 +1,6 @@
 """How soon is a planted rise of the negative share seen? Against what people use now, each at the same false-alarm rate.
 
-Run: `python benchmarks/delay.py [--series 150] [--days 21] [--per-bucket 4]`. Every method's threshold is set on quiet traffic to the same number
+Run: `python benchmarks/delay.py [--series 150] [--days 21] [--per-bucket 4] [--picture delays.svg]`. Every method's threshold is set on quiet traffic to the same number
 of false alarms a day and series, the threshold for ours being the budget; then a rise of known size is planted and the
 median delay taken. Competitors are given their best variant (interval, allowance) in hindsight. ADWIN and
 Page-Hinkley come from `river` when it is installed and see each document by itself.
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -205,16 +206,19 @@ def river_alarms(negatives: Floats, documents: Floats, name: str, setting: float
 
 
 def tune(run: Callable[[float], Bools], settings: list[float], rate: float) -> float:
-    """The most sensitive setting within the rate; `settings` go from the least to the most sensitive."""
-    best = settings[0]
-    for setting in settings:
+    """The most sensitive setting within the rate, by bisection; `settings` go from the least to the most sensitive."""
+
+    def within(setting: float) -> bool:
         alarm = run(setting)[7 * PER_DAY :]
         starts = alarm.copy()
         starts[1:] &= ~alarm[:-1]
-        if starts.sum() > rate * alarm.size / PER_DAY:
-            break
-        best = setting
-    return best
+        return bool(starts.sum() <= rate * alarm.size / PER_DAY)
+
+    low, high = 0, len(settings)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if within(settings[middle]) else (low, middle)
+    return settings[low]
 
 
 def bound_minutes(rise: float, per_bucket: float, rate: float) -> float:
@@ -234,12 +238,16 @@ def main() -> None:
     parser.add_argument("--lively", action="store_true", help="clumped volume, wandering mood, documents alike")
     parser.add_argument("--rate", type=float, default=0.05, help="false alarms a day and series")
     parser.add_argument("--river-series", type=int, default=0)
+    parser.add_argument("--picture", type=Path, help="an SVG of the last table: mean delay by size of the rise")
     options = parser.parse_args()
     for per_bucket in options.per_bucket:
-        report(options, per_bucket)
+        table = report(options, per_bucket)
+        if options.picture:
+            bounds = [bound_minutes(rise, per_bucket, options.rate) for rise in options.rises]
+            options.picture.write_text(picture(table, options.rises, bounds, options.rate), encoding="utf-8")
 
 
-def report(options: argparse.Namespace, per_bucket: float) -> None:
+def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Floats]]:
     """Print one table: median (mean) delay in minutes by method and rise."""
     rng = np.random.default_rng(5)
     quiet = traffic(options.series, options.days, per_bucket, 0.0, rng, lively=options.lively)
@@ -248,17 +256,20 @@ def report(options: argparse.Namespace, per_bucket: float) -> None:
         f"\n{per_bucket:g} {'lively' if options.lively else 'independent'} documents per 5 minutes, {options.rate:g} false alarms a day and series, median (mean) minutes"
     )
     print(f"{'':26}" + "".join(f"{f'+{rise:.2f}':>14}" for rise in options.rises))
+    table: dict[str, list[Floats]] = {}
     for name, variants in METHODS.items():
         tried = []
         for statistic in variants:
             bar = calibrate(statistic(*quiet)[7 * PER_DAY :], options.rate)
             tried.append([delays_of(statistic(*data) >= bar) for data in raised])
-        line(name, best(tried))
+        table[name] = best(tried)
+        line(name, table[name])
     hinkley = []
     for allowance in (0.025, 0.05, 0.1):
         bar = tune(lambda h, a=allowance: page_hinkley(*quiet, a, h), [40.0 * 0.93**i for i in range(40)], options.rate)
         hinkley.append([delays_of(page_hinkley(*data, allowance, bar)) for data in raised])
-    line("Page-Hinkley", best(hinkley))
+    table["Page-Hinkley"] = best(hinkley)
+    line("Page-Hinkley", table["Page-Hinkley"])
     if options.river_series and importlib.util.find_spec("river"):
         part = slice(0, options.river_series)
         for name, grid in (
@@ -268,14 +279,58 @@ def report(options: argparse.Namespace, per_bucket: float) -> None:
             setting = tune(
                 lambda s, n=name: river_alarms(quiet[0][:, part], quiet[1][:, part], n, s), grid, options.rate
             )
-            line(name, [delays_of(river_alarms(x[:, part], n[:, part], name, setting)) for x, n in raised])
-    budgets = [float(budget) for budget in options.rate * 1.4 ** np.arange(-6, 12)]
+            table[name] = [delays_of(river_alarms(x[:, part], n[:, part], name, setting)) for x, n in raised]
+            line(name, table[name])
+    budgets = [float(budget) for budget in options.rate * 1.4 ** np.arange(-1, 15)]
     budget = tune(lambda s: ours(*quiet, s), budgets, options.rate)
-    line(f"Babelwatch (budget {budget:g})", [delays_of(ours(*data, budget)) for data in raised])
-    line("Babelwatch (budget = rate)", [delays_of(ours(*data, options.rate)) for data in raised])
+    # All rises through one bank: its cost is by the bucket, and its bar the same.
+    together = [np.concatenate(parts, axis=1) for parts in zip(*raised, strict=True)]
+    for name, setting in ((f"Babelwatch (budget {budget:.2g})", budget), ("Babelwatch (budget = rate)", options.rate)):
+        alarms = np.split(ours(together[0], together[1], setting), len(raised), axis=1)
+        table[name] = [delays_of(alarm) for alarm in alarms]
+        line(name, table[name])
     print(
         f"{'bound (Lorden)':26}" + "".join(f"{bound_minutes(r, per_bucket, options.rate):14.0f}" for r in options.rises)
     )
+    return table
+
+
+def picture(table: dict[str, list[Floats]], rises: Sequence[float], bounds: Sequence[float], rate: float) -> str:
+    """Mean delay against the size of the rise, on a logarithmic scale, as SVG."""
+    width, height, left, low, high = 760, 400, 60, np.log(10), np.log(24 * 60)
+    shown = {name: [float(found.mean()) for found in delays] for name, delays in table.items()} | {
+        "bound": list(bounds)
+    }
+
+    def x(rise: float) -> float:
+        return left + (rise - rises[0]) / (rises[-1] - rises[0]) * (width - left - 190)
+
+    def y(minutes: float) -> float:
+        return 20 + (high - np.log(min(max(minutes, 10), 24 * 60))) / (high - low) * (height - 60)
+
+    parts = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' font-family='sans-serif' font-size='12'>"
+        f"<rect width='{width}' height='{height}' fill='white'/><text x='{left}' y='14'>Mean delay by the rise of the negative "
+        f"share, each at {rate:g} false alarms a day and series</text>"
+    ]
+    for minutes, told in ((10, "10 min"), (30, "30 min"), (60, "1 h"), (180, "3 h"), (480, "8 h"), (1440, "a day")):
+        parts.append(
+            f"<path d='M{left} {y(minutes):.1f}H{width - 190}' stroke='#ddd'/>"
+            f"<text x='{left - 6}' y='{y(minutes) + 4:.1f}' text-anchor='end'>{told}</text>"
+        )
+    parts += [f"<text x='{x(r):.1f}' y='{height - 18}' text-anchor='middle'>+{r:.2f}</text>" for r in rises]
+    taken, dashes = 0.0, " stroke-dasharray='4 3'"
+    for name, delays in sorted(shown.items(), key=lambda item: y(item[1][-1])):
+        ours = name.startswith("Babelwatch")
+        colour = "#c4314b" if ours else "#111" if name == "bound" else "#7a8794"
+        points = " ".join(f"{x(rise):.1f},{y(delay):.1f}" for rise, delay in zip(rises, delays, strict=True))
+        taken = max(taken + 14, y(delays[-1]) + 4)
+        parts.append(
+            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='{2.5 if ours else 1.3}'"
+            f"{dashes if name == 'bound' else ''}/>"
+            f"<text x='{width - 184}' y='{taken:.1f}' fill='{colour}'>{name}</text>"
+        )
+    return "".join(parts) + "</svg>\n"
 
 
 def best(tried: list[list[Floats]]) -> list[Floats]:

@@ -147,12 +147,12 @@ class Evidence(Record, frozen=True):
     """Why an alert was raised: complete enough to act on without another query."""
 
     observed: float
-    """The signal in the window: a share (0 to 1) or documents per hour, as `unit` says."""
+    """The signal in the window: a share (0 to 1), documents per hour, or a mean sentiment (-1 to 1), as `unit` says."""
     expected: float
     low: float
     """The observed value's interval, low end (95 %)."""
     high: float
-    unit: Literal["share", "documents/h"]
+    unit: Literal["share", "documents/h", "mean"]
     documents: int
     """Documents in the window since onset."""
     negatives: float

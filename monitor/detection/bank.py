@@ -7,8 +7,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from monitor.detection import baseline, budget, decide, evidence, findings
-from monitor.detection.counts import ROLLUP, SIGNALS, Bools, Floats, Ints, Rows, Seen, SeriesKey, SeriesTable
+from monitor.detection import baseline, budget, decide, evidence, findings, weigh
+from monitor.detection.counts import (
+    BESIDE,
+    EFFECTS,
+    NEGATIVE_VOLUME,
+    ROLLUP,
+    SHARE,
+    SIGNALS,
+    SPREAD,
+    VOLUME,
+    Bools,
+    Floats,
+    Ints,
+    Rows,
+    Seen,
+    SeriesKey,
+    SeriesTable,
+)  # fmt: skip
 from monitor.detection.findings import Finding, SeriesView
 from monitor.detection.quantify import Correction, correction
 from monitor.detection.settings import DetectionSettings
@@ -18,27 +34,16 @@ __all__ = ["ROLLUP", "Finding", "SeriesBank", "SeriesKey", "SeriesView"]
 CHUNK_ROWS = 2048
 """Rows worked on at once: two megabytes of state, which stays in the processor's cache."""
 DAY_MS = baseline.DAY_MS
-SHARE_MARGIN = 0.25
-"""Part of the minimal effect that still counts as no change: moods wander by a point or so and nobody cares."""
-SHARE_DOUBT, VOLUME_DOUBT = 0.5, 0.5
-"""Standard errors of what is expected that still count as no change. More would cost delay at every rise; what is left of
-the doubt is covered by `budget.SAFETY`."""
-EFFECT_DOUBTS = 2.0
-"""Standard errors of the expected share that a size of change must have to be looked for: in the first hours of a name only
-large changes are, else the baseline's own error is an alarm."""
 HELD_EVIDENCE = 1.5
 """From so much evidence (nats) on, what a share shows is held back from its baseline: a rise that builds up over an hour
 would else be learned before it is noticed. When the evidence falls again, what was held is learned after all, so that a
 quiet series learns everything, only later."""
+SPREAD_LANGUAGES = 3
+"""An entity with fewer languages has none beside the main one that could share a rise."""
 COUNT_LIMIT = 1e12
 """More documents than this in a bucket are taken for this many: no stream has them, and their squares stay exact enough."""
 HELD_MS = 3 * 3_600_000
 """But not longer than this: a baseline that was learned wrong must be able to mend itself."""
-SHARE_KNOWN = 50.0
-"""Documents that a share's baseline must have seen: before, its prior speaks louder than itself, and any name that is
-disliked from its first day would be an alarm."""
-SHARE_KNOWN_MS = 3_600_000
-"""And the time that it must have seen: documents of the same minutes resemble each other, be they ever so many."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
 
@@ -70,7 +75,10 @@ class SeriesBank:
         self._touched: list[Ints] = []
         self._active: set[int] = set()
         self._entities = frozenset(entities)
-        self._parts = budget.signal_parts(settings)
+        parts = budget.signal_parts(settings)
+        self._parts = {True: parts, False: budget.without(parts, SPREAD)}
+        """By whether a series is a rollup: how its signals share the budget."""
+        self._watched = {kind: int(np.flatnonzero(parts).max(initial=0)) + 1 for kind, parts in self._parts.items()}
         self._raised = 0
         self._spent_days = 0.0
 
@@ -79,7 +87,12 @@ class SeriesBank:
         return len(self._table)
 
     def update(
-        self, bucket_ms: int, rows: Sequence[SeriesKey], counts: Floats, reposts: npt.NDArray[np.int64]
+        self,
+        bucket_ms: int,
+        rows: Sequence[SeriesKey],
+        counts: Floats,
+        reposts: npt.NDArray[np.int64],
+        independent: Floats | None = None,
     ) -> list[Finding]:
         """Take one closed bucket of the series that have documents in it, and let time pass for all others.
 
@@ -90,25 +103,30 @@ class SeriesBank:
             bucket_ms: Start of the bucket, a multiple of the bucket length.
             rows: (entity, language) of each row.
             counts: float64 [rows, 3], documents by most probable sentiment (hard labels, which is what the confusion
-                describes; fractional where documents carry sampling weights), reposts included.
+                describes; sums of weights where documents carry any), reposts included.
             reposts: int64 [rows], how many of the row's documents repeat an earlier text.
+            independent: float64 [rows], how many unweighted documents the row is worth as evidence: the square of the sum
+                of its weights over the sum of their squares (Kish, Survey Sampling, 1965, section 11.7). None: all count 1.
 
         Returns:
             The signals in alarm, and those that have just stopped, ordered by entity, language and signal.
         """
         counts = np.minimum(np.asarray(counts, np.float64).reshape(-1, 3), COUNT_LIMIT)
-        reposts = np.asarray(reposts, np.float64)
+        part = np.asarray(reposts, np.float64) / np.maximum(counts.sum(1), 1e-12)
+        worth = 1 - (1 - REPOST_WORTH) * np.minimum(part, 1.0)
+        if independent is not None:
+            worth *= np.clip(independent / np.maximum(counts.sum(1), 1e-12), 0.0, 1.0)
         watched = [entity in self._entities for entity, _ in rows]
         if not all(watched):
             rows = [key for key, keep in zip(rows, watched, strict=True) if keep]
-            counts, reposts = counts[watched], reposts[watched]
+            counts, worth = counts[watched], worth[watched]
         slots = self._table.find(rows, bucket_ms=bucket_ms, bucket_length_ms=self._length_ms)
-        silent = np.array(sorted(self._active.difference(slots.tolist())), np.int64)
+        silent = np.array(sorted(self._active.difference(slots.tolist())) if self._active else [], np.int64)
         slots = np.concatenate([slots, silent])
         seen = self._seen(
             slots,
             np.concatenate([counts, np.zeros((len(silent), 3))]),
-            np.concatenate([reposts, np.zeros(len(silent))]),
+            np.concatenate([worth, np.ones(len(silent))]),
         )
         found: list[Finding] = []
         parents = self._table.rollup[slots]
@@ -223,20 +241,22 @@ class SeriesBank:
             known = self._corrections[lang] = correction(None if lang == ROLLUP else self._confusion(lang))
         return known
 
-    def _seen(self, slots: Ints, counts: Floats, reposts: Floats) -> Seen:
+    def _seen(self, slots: Ints, counts: Floats, worth: Floats) -> Seen:
         total = counts.sum(1)
-        codes: dict[str, int] = {}
-        keys = self._table.keys
-        which = [codes.setdefault(keys[slot][1], len(codes)) for slot in slots.tolist()]
-        table = [self._correction(lang) for lang in codes]
+        which = self._table.lang[slots]
+        table = [self._correction(lang) for lang in self._table.langs]
         weights = np.array([item.weights for item in table]).reshape(-1, 3)[which]
+        sentiment = np.array([item.sentiment for item in table]).reshape(-1, 3)[which]
         false_rate = np.array([item.false_rate for item in table], np.float64)[which]
         youden = np.array([item.youden for item in table], np.float64)[which]
-        worth = 1 - (1 - REPOST_WORTH) * np.minimum(reposts, total) / np.maximum(total, 1e-12)
         zeros = np.zeros_like(total)
         return Seen(
-            total, counts[:, 0].copy(), worth * total, (counts * weights).sum(1), false_rate * total, youden * total,
-            zeros, zeros.copy(), zeros.copy(), np.where(self._table.rollup[slots] == slots, total, 0.0),
+            documents=total, negatives=counts[:, 0].copy(), worth=worth * total, corrected=_weighed(counts, weights),
+            positives=counts[:, 2].copy(), sentiment=_weighed(counts, sentiment), false_rate=false_rate * total,
+            youden=youden * total, expected=zeros, doubt=zeros.copy(), corrected_expected=zeros.copy(),
+            positives_expected=zeros.copy(), positives_doubt=zeros.copy(), sentiment_expected=zeros.copy(),
+            direct=np.where(self._table.rollup[slots] == slots, total, 0.0),
+            beside=np.zeros((len(total), EFFECTS + len(BESIDE))),
         )  # fmt: skip
 
     def _advance(self, bucket_ms: int, slots: Ints, seen: Seen, *, is_rollup: bool) -> list[Finding]:
@@ -246,15 +266,20 @@ class SeriesBank:
         clock = baseline.Clock.at(bucket_ms, self._length_ms, rows["at"])
         volume = baseline.expect_volume(rows, clock)
         share = self._expect_share(rows, parents, clock, seen, is_rollup)
-        steps, quiet_steps = self._ratios(rows, clock, volume, share, seen)
-        spent = self._spend(rows, parents, clock, is_rollup)
+        parts, watched = self._parts[is_rollup], self._watched[is_rollup]
+        steps, quiet_steps = weigh.ratios(
+            rows, clock, volume, share, seen, parts, watched, self._settings.minimal_effect
+        )
+        spent, of_entity = self._spend(rows, parents, clock, is_rollup)
+        if not is_rollup and self._parts[True][SPREAD]:
+            weigh.tell_beside(seen, share, steps, of_entity)
 
-        _extend_windows(rows, volume, share, clock.gap)
-        evidence.accumulate(rows, steps, quiet_steps, clock.gap, spent, spent, bucket_ms)
-        _add_to_windows(rows, volume, share, seen)
+        weigh.extend_windows(rows, volume, share, clock.gap, watched)
+        total = evidence.accumulate(rows, steps, quiet_steps, clock.gap, spent, bucket_ms)
+        weigh.add_to_windows(rows, volume, share, seen, parts, watched)
 
         before = rows["alarm"] > 0
-        raised = decide.raise_alarms(rows, spent, self._parts, self._bar_days, share.correlation, self._settings, clock)
+        raised = decide.raise_alarms(rows, total, spent, self._bar_days, share.correlation, self._settings, clock)
         ended = decide.end_alarms(rows, before, steps, quiet_steps, clock, seen.documents, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
         self._learn(rows, parents, clock, volume, share, seen)
@@ -273,65 +298,53 @@ class SeriesBank:
             seen.expected = seen.documents * own.mean
             seen.doubt = seen.documents * own.doubt
             seen.corrected_expected = seen.documents * own.true
+            seen.positives_expected = seen.documents * own.positive
+            seen.positives_doubt = seen.documents * own.positive_doubt
+            seen.sentiment_expected = seen.documents * own.sentiment
             return own
         # What each language should have shown, not the mean over all: a louder language is no change of mood.
         seen.expected = seen.expected + seen.direct * own.mean
         seen.doubt = seen.doubt + seen.direct * own.doubt
         seen.corrected_expected = seen.corrected_expected + seen.direct * own.true
+        seen.positives_expected = seen.positives_expected + seen.direct * own.positive
+        seen.positives_doubt = seen.positives_doubt + seen.direct * own.positive_doubt
+        seen.sentiment_expected = seen.sentiment_expected + seen.direct * own.sentiment
         some = seen.documents > 0
-        mean = np.clip(np.where(some, seen.expected / count, own.mean), 0.005, 0.95)
-        true = np.where(some, seen.corrected_expected / count, own.true)
-        return baseline.Share(mean, np.where(some, seen.doubt / count, own.doubt), own.correlation, true)
 
-    def _ratios(
-        self, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share, seen: Seen
-    ) -> tuple[Floats, Floats]:
-        """Log-likelihood ratios of this bucket and of each empty one before: float64 [n, signals, effects] twice."""
-        worth = seen.worth / np.maximum(seen.documents, 1e-12)
-        youden = np.where(seen.documents > 0, seen.youden / np.maximum(seen.documents, 1e-12), 1.0)
-        step = self._settings.minimal_effect * youden
-        null = np.clip(share.mean + SHARE_DOUBT * share.doubt + SHARE_MARGIN * step, 0.005, 0.97)
-        effects = step[:, None] * evidence.SHARE_STEPS
-        shape = (len(rows), len(SIGNALS), evidence.RATIOS.size)
-        steps, quiet = np.zeros(shape), np.zeros(shape)
-        steps[:, 0] = evidence.share_ratio(seen.negatives, seen.documents, null, effects, share.correlation, worth)
-        # Nothing is unusual in what is not known, and no change is seen that is smaller than the doubt.
-        young = clock.bucket_ms - rows["born"] < SHARE_KNOWN_MS
-        unknown = ((rows["share"][:, 1] < SHARE_KNOWN) | young)[:, None] | (
-            effects < EFFECT_DOUBTS * share.doubt[:, None]
-        )
-        steps[:, 0] = np.where(unknown, 0.0, steps[:, 0])
-        # A day must have been seen before "more than usual" means anything.
-        known = clock.bucket_ms - rows["born"] >= DAY_MS
-        negative_doubt = np.hypot(volume.doubt, share.doubt / share.mean)
-        for signal, counts, mean, quiet_mean, doubt in (
-            (1, seen.negatives, volume.mean * share.mean, volume.gap_mean * share.mean, negative_doubt),
-            (2, seen.documents, volume.mean, volume.gap_mean, volume.doubt),
-        ):
-            if not self._parts[signal]:
-                continue
-            steps[:, signal] = known[:, None] * evidence.volume_ratio(
-                counts, mean * (1 + VOLUME_DOUBT * doubt), volume.dispersion, worth
-            )
-            quiet[:, signal] = known[:, None] * evidence.volume_ratio(
-                np.zeros_like(counts), quiet_mean * (1 + VOLUME_DOUBT * doubt), volume.dispersion, worth
-            )
-        return steps, quiet
+        def mean(sums: Floats, alone: Floats) -> Floats:
+            return np.where(some, sums / count, alone)
 
-    def _spend(self, rows: Rows, parents: Rows, clock: baseline.Clock, is_rollup: bool) -> Floats:
-        """Budget time that each signal is given for one bucket: float64 [n, signals], in days."""
+        return baseline.Share(
+            np.clip(mean(seen.expected, own.mean), 0.005, 0.95), mean(seen.doubt, own.doubt), own.correlation,
+            mean(seen.corrected_expected, own.true), np.clip(mean(seen.positives_expected, own.positive), 0.005, 0.97),
+            mean(seen.positives_doubt, own.positive_doubt), mean(seen.sentiment_expected, own.sentiment),
+        )  # fmt: skip
+
+    def _spend(self, rows: Rows, parents: Rows, clock: baseline.Clock, is_rollup: bool) -> tuple[Floats, Floats]:
+        """Budget time that each watched signal is given for one bucket, in days, and each series' part of its entity.
+
+        Returns:
+            float64 [n, watched], and float64 [n] of discounted documents, 1 for a rollup.
+        """
         languages = parents["languages"].astype(np.float64)
+        of_entity = np.ones(len(rows))
         if is_rollup:
             part = budget.rollup_parts(languages)
         else:
             mass = rows["mass"] * 0.5 ** (np.maximum(clock.bucket_ms - rows["at"], 0) / self._half_life_ms)
             entity_mass = parents["mass"] * 0.5 ** (np.maximum(clock.bucket_ms - parents["at"], 0) / self._half_life_ms)
             part = budget.language_parts(mass, entity_mass, np.maximum(languages, 1.0))
-        days: Floats = (self._length_ms / DAY_MS) * part[:, None] * self._parts
+            of_entity = mass / np.maximum(entity_mass, 1e-9)
+        parts = self._parts[is_rollup][: self._watched[is_rollup]]
+        days: Floats = (self._length_ms / DAY_MS) * part[:, None] * parts
         self._spent_days += float((days.sum(1) * clock.elapsed).sum())
+        if is_rollup and self._watched[True] > SPREAD:
+            days[languages < SPREAD_LANGUAGES, SPREAD] = 0.0
         young = clock.bucket_ms - rows["born"] < DAY_MS
-        days[young, 1:] = 0.0
-        return days
+        for signal in (NEGATIVE_VOLUME, VOLUME):
+            if signal < days.shape[1]:
+                days[young, signal] = 0.0
+        return days, of_entity
 
     def _describe(
         self, slots: Ints, rows: Rows, bucket_ms: int, seen: Seen, share: baseline.Share, volume: baseline.Volume,
@@ -343,15 +356,17 @@ class SeriesBank:
             return found
         total = evidence.total_evidence(rows)
         for position, signal in alarms:
-            mean_documents = seen.documents[position]
-            worth = float(seen.youden[position] / mean_documents) if mean_documents > 0 else 1.0
+            documents = seen.documents[position]
+            youden = float(seen.youden[position] / documents) if documents > 0 else 1.0
+            worth = float(seen.worth[position] / documents) if documents > 0 else 1.0
             clumps = volume.dispersion[position] * volume.mean[position]
-            inflation = 1 + float(share.correlation[position] * mean_documents if signal == 0 else clumps)
-            unit = max(float(spent[position, signal]), 1e-12)
+            alike = share.correlation[position] * documents
+            unit = max(float(spent[position, signal]) if signal < spent.shape[1] else 0.0, 1e-12)
             found.append(
                 findings.finding(
                     self._table.keys[int(slots[position])], rows[position], int(signal), bucket_ms=bucket_ms,
-                    length_ms=self._length_ms, youden=max(worth, 0.05), inflation=inflation,
+                    length_ms=self._length_ms, youden=max(youden, 0.05),
+                    inflation=(1 + float(alike if signal in decide.SHARES else clumps)) / max(worth, 0.01),
                     log_evidence=float(np.log(max(total[position, signal], 1e-300) / unit)),
                     threshold=float(np.log(self._bar_days / unit)), active=not ended[position, signal],
                 )
@@ -365,12 +380,10 @@ class SeriesBank:
         frozen: Bools = np.any(rows["alarm"] > 0, axis=1) | np.any(parents["alarm"] > 0, axis=1)
         rows["mass"] = rows["mass"] * 0.5 ** (clock.elapsed * self._length_ms / self._half_life_ms) + seen.documents
         baseline.learn_volume(rows, clock, volume, seen.documents, frozen, self._half_life_ms)
-        climb, onset = rows["climb"][:, 0], rows["onset"][:, 0]
+        climb, onset = rows["climb"][:, SHARE], rows["onset"][:, SHARE]
         rising = (climb > HELD_EVIDENCE) & (clock.bucket_ms - onset < HELD_MS)
-        suspect: Bools = rising.any(1) & (rows["share"][:, 1] >= SHARE_KNOWN)
-        baseline.learn_share(
-            rows, clock, share, seen.negatives, seen.corrected, seen.documents, frozen, suspect, self._half_life_ms
-        )
+        suspect: Bools = rising.any(1) & (rows["share"][:, 1] >= weigh.SHARE_KNOWN)
+        baseline.learn_share(rows, clock, share, seen, frozen, suspect, self._half_life_ms)
         rows["at"] = np.maximum(rows["at"], clock.bucket_ms)
 
     def _close(self, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools) -> None:
@@ -390,25 +403,7 @@ def _chunks(positions: Ints) -> Iterator[Ints]:
         yield positions[start : start + CHUNK_ROWS]
 
 
-def _extend_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, gap: Floats) -> None:
-    """Add what the empty buckets should have shown to the windows."""
-    quiet = np.flatnonzero(gap > 0)
-    if len(quiet):
-        window = rows["window"]
-        documents = (gap * volume.gap_mean)[quiet, None, None]
-        window["documents_expected"][quiet] += documents
-        window["negatives_expected"][quiet] += documents * share.mean[quiet, None, None]
-
-
-def _add_to_windows(rows: Rows, volume: baseline.Volume, share: baseline.Share, seen: Seen) -> None:
-    window = rows["window"]
-    for name, values in (
-        ("documents", seen.documents),
-        ("negatives", seen.negatives),
-        ("corrected", seen.corrected),
-        ("corrected_expected", seen.corrected_expected),
-        ("documents_expected", volume.mean),
-        ("negatives_expected", volume.mean * share.mean),
-        ("negatives_expected_mix", seen.documents * share.mean),
-    ):
-        window[name] += values[:, None, None]
+def _weighed(counts: Floats, weights: Floats) -> Floats:
+    # Term by term: the order of a sum must not depend on how many series are worked on at once.
+    total: Floats = counts[:, 0] * weights[:, 0] + counts[:, 1] * weights[:, 1] + counts[:, 2] * weights[:, 2]
+    return total

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.detection.counts import Bools, Floats, Ints, Rows
+from monitor.detection import migrations
+from monitor.detection.counts import Bools, Floats, Ints, Rows, Seen
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
@@ -27,6 +28,8 @@ SHARE_PRIOR = 20.0
 POPULATION_SHARE = 0.25
 """True negative share assumed before anything is known of an entity; a constant, not learned over entities, so that
 a decision does not depend on which entities share a partition."""
+POPULATION_POSITIVE = migrations.USUAL_POSITIVES
+"""Part of what is not negative that is taken as positive before anything is known."""
 PRIOR_CORRELATION = 0.02
 """How much documents of one bucket resemble each other until the series has shown it."""
 LANGUAGE_SPREAD = 0.1
@@ -108,12 +111,18 @@ class Share:
         doubt: Its standard error.
         correlation: Extra variance per further document in a bucket, as for clustered samples.
         true: The same share after the correction for confusion, 0 to 1.
+        positive: Share of predicted positives.
+        positive_doubt: Its standard error.
+        sentiment: Positive less negative share after the correction, -1 to 1.
     """
 
     mean: Floats
     doubt: Floats
     correlation: Floats
     true: Floats
+    positive: Floats
+    positive_doubt: Floats
+    sentiment: Floats
 
 
 def expect_volume(rows: Rows, clock: Clock) -> Volume:
@@ -146,7 +155,7 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, yo
         true_prior: float64 [n], the entity's true share.
         youden: float64 [n], what one true point moves the predicted share.
     """
-    negatives, documents, corrected = rows["share"].T
+    negatives, documents, corrected, positives, sentiment = rows["share"].T
     total = documents + SHARE_PRIOR
     level = (negatives + SHARE_PRIOR * prior) / total
     factor = _season(rows["share_hour"], clock.hour, SHARE_HOUR_PRIOR)
@@ -157,13 +166,23 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, yo
     per_bucket = np.minimum(rows["level"][:, 0] / np.maximum(rows["level"][:, 1], 1.0), documents)
     sampling = mean * (1 - mean) * (1 + correlation * per_bucket) / total
     spread = (SHARE_PRIOR / total) ** 2 * (LANGUAGE_SPREAD * youden) ** 2
-    true = np.clip((corrected + SHARE_PRIOR * true_prior) / total * factor, 0.0, 1.0)
-    return Share(mean, np.sqrt(sampling + spread), correlation, true)
+    level_true = (corrected + SHARE_PRIOR * true_prior) / total
+    true = np.clip(level_true * factor, 0.0, 1.0)
+    # Positives among what is not negative: the hour of the day moves both through the negatives alone.
+    kind = (positives + SHARE_PRIOR * POPULATION_POSITIVE) / (np.maximum(documents - negatives, 0.0) + SHARE_PRIOR)
+    positive = np.clip((1 - mean) * np.minimum(kind, 1.0), 0.005, 0.97)
+    positive_doubt = np.sqrt(positive * (1 - positive) * (1 + correlation * per_bucket) / total + spread)
+    usual = POPULATION_POSITIVE * (1 - true_prior) - true_prior
+    level = (sentiment + SHARE_PRIOR * usual) / total
+    shifted = level + (level_true - true) * (1 + POPULATION_POSITIVE)
+    return Share(
+        mean, np.sqrt(sampling + spread), correlation, true, positive, positive_doubt, np.clip(shifted, -1.0, 1.0)
+    )
 
 
 def entity_share(rollup: Rows) -> Floats:
     """True negative share of the entity over its languages, shrunk towards the population: float64 [n]."""
-    _, documents, corrected = rollup["share"].T
+    _, documents, corrected, _, _ = rollup["share"].T
     shares: Floats = np.clip((corrected + SHARE_PRIOR * POPULATION_SHARE) / (documents + SHARE_PRIOR), 0.01, 0.95)
     return shares
 
@@ -206,15 +225,7 @@ def learn_volume(
 
 
 def learn_share(
-    rows: Rows,
-    clock: Clock,
-    share: Share,
-    negatives: Floats,
-    corrected: Floats,
-    documents: Floats,
-    frozen: Bools,
-    suspect: Bools,
-    half_life_ms: float,
+    rows: Rows, clock: Clock, share: Share, seen: Seen, frozen: Bools, suspect: Bools, half_life_ms: float
 ) -> None:
     """Teach the share's baseline one bucket; changes `rows`.
 
@@ -222,22 +233,23 @@ def learn_share(
         rows: The series.
         clock: Of the bucket.
         share: What was expected.
-        negatives: float64 [n], predicted negatives.
-        corrected: float64 [n], negatives corrected for confusion; may be below 0 in one bucket.
-        documents: float64 [n].
+        seen: What came; the corrected counts of one bucket may be below 0.
         frozen: bool [n], an alarm lasts: nothing is learned, and what was held is thrown away.
         suspect: bool [n], evidence of a rise is building up: held back, to be learned when it falls again.
         half_life_ms: Of the baseline.
     """
-    now = np.stack([negatives, documents, corrected], 1)
-    held = rows["held"].astype(np.float64) + now
-    learned = np.where((frozen | suspect)[:, None], 0.0, held)
-    rows["held"] = np.where((suspect & ~frozen)[:, None], held, 0.0)
-    taught = np.where(frozen | suspect, 0.0, 1.0)
-    keep = np.where(taught > 0, 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms), 1.0)
-    rows["share"] = keep[:, None] * rows["share"] + learned
+    negatives, documents = seen.negatives, seen.documents
+    closed = frozen | suspect
+    now = np.stack([negatives, documents, seen.corrected, seen.positives, seen.sentiment], 1)
+    if closed.any() or rows["held"].any():
+        now += rows["held"]
+        rows["held"] = np.where((suspect & ~frozen)[:, None], now, 0.0)
+        now[closed] = 0.0
+    taught = np.where(closed, 0.0, 1.0)
+    keep = np.where(closed, 1.0, 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms))
+    rows["share"] = keep[:, None] * rows["share"] + now
     decay = 0.5 ** (24 * clock.length_ms / half_life_ms)
-    _teach_bin(rows["share_hour"], int(clock.hour), decay, learned[:, 0], learned[:, 1] * share.mean)
+    _teach_bin(rows["share_hour"], int(clock.hour), decay, now[:, 0], now[:, 1] * share.mean)
     variance = documents * share.mean * (1 - share.mean)
     # A bucket far outside says that something happened, not that the series is noisy.
     limit = 4 * np.sqrt(variance * (1 + share.correlation * documents)) + 1

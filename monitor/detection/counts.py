@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from monitor.detection import migrations
 from monitor.errors import BabelwatchError
 
 Floats = npt.NDArray[np.float64]
@@ -20,14 +21,16 @@ SeriesKey = tuple[str, str]
 
 ROLLUP = "*"
 """The language of the series over all of an entity's languages."""
-SIGNALS = ("negative_share", "negative_volume", "volume")
+SIGNALS = ("negative_share", "negative_volume", "sentiment", "language_spread", "volume")
+"""Those watched by default first, and the rollup's own behind what all series have: what is not watched is cut off."""
+SHARE, NEGATIVE_VOLUME, SENTIMENT, SPREAD, VOLUME = range(len(SIGNALS))
 EFFECTS = 4
 """Sizes of change that evidence is kept for, per signal: a factor of two apart, from the least worth an alarm upwards."""
 
 WINDOW = np.dtype([
     ("documents", "f4"),
     ("negatives", "f4"),  # as classified
-    ("corrected", "f4"),  # negatives after the correction for confusion
+    ("corrected", "f4"),  # negatives after the correction for confusion; for `sentiment`, positives less negatives
     ("corrected_expected", "f4"),
     ("documents_expected", "f4"),
     ("negatives_expected", "f4"),  # as classified, from the expected volume
@@ -50,14 +53,16 @@ ROW = np.dtype([
     ("languages", "i8"),  # of the entity; kept on its rollup only
     ("mass", "f8"),  # discounted documents: what the budget is shared by
     ("level", "f8", 2),  # discounted documents and season-weighted buckets: their ratio is documents per bucket
-    ("share", "f8", 3),  # discounted: negatives as classified, documents, negatives corrected
+    # discounted: negatives as classified, documents, negatives corrected, positives as classified, positives less
+    # negatives corrected
+    ("share", "f8", 5),
     ("volume_noise", NOISE),
     ("share_noise", NOISE),
-    ("held", "f4", 3),  # of the same, not yet learned, while evidence of a rise builds up
+    ("held", "f4", 5),  # of the same, not yet learned, while evidence of a rise builds up
     ("hour", "f4", (24, 2)),  # volume by hour of the day: seen and expected, in effective documents
     ("day", "f4", (7, 2)),  # volume by day of the week
     ("share_hour", "f4", (24, 2)),  # negatives by hour of the day
-    ("evidence", "f8", (len(SIGNALS), EFFECTS)),  # Shiryaev-Roberts sums, in days of budget time
+    ("evidence", "f4", (len(SIGNALS), EFFECTS)),  # Shiryaev-Roberts sums, in days of budget time
     ("climb", "f4", (len(SIGNALS), EFFECTS)),  # log-likelihood ratio since the candidate onset
     ("onset", "i8", (len(SIGNALS), EFFECTS)),  # candidate onsets, ms
     ("window", WINDOW, (len(SIGNALS), EFFECTS)),
@@ -65,14 +70,14 @@ ROW = np.dtype([
     ("raised", "i8", len(SIGNALS)),  # bucket of the alarm, ms
     ("descent", "f4", len(SIGNALS)),  # evidence that the alarm is over
 ], align=True)  # fmt: skip
-"""Everything kept of one series; about a kilobyte, whatever its age and volume."""
+"""Everything kept of one series; a kilobyte and a half, whatever its age and volume."""
 
 _RAW = np.dtype(("V", ROW.itemsize))
 ENTITY = np.dtype([(name, ROW[name]) for name in ("at", "languages", "mass", "share", "alarm")])
 """The fields of a rollup that its languages look at."""
 GRAIN = 2.0**-20
 """Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 _HEADER = STATE_VERSION.to_bytes(2, "big")
 
 
@@ -90,8 +95,12 @@ class SeriesTable:
         self.rows: Rows = np.zeros(1024, ROW)
         self.rollup: Ints = np.zeros(1024, np.int64)
         """[capacity] the row of the entity's rollup; a rollup's own row is its own."""
+        self.lang: Ints = np.zeros(1024, np.int64)
+        """[capacity] the language of each row, as an index into `langs`."""
+        self.langs: list[str] = []
         self.keys: dict[int, SeriesKey] = {}
         self._slots: dict[SeriesKey, int] = {}
+        self._codes: dict[str, int] = {}
         self._free: list[int] = []
         self._rollups: Ints | None = None
         self._buffer = np.zeros(0, _RAW)
@@ -167,6 +176,7 @@ class SeriesTable:
         """
         for (entity, lang), state in sorted(states.items()):
             where = f"series {entity}/{lang}"
+            state = migrations.upgrade(state, ROW)
             if state[:2] != _HEADER:
                 raise StateError(
                     f"stored state has version {int.from_bytes(state[:2], 'big')}, this version reads {STATE_VERSION}",
@@ -215,40 +225,61 @@ class SeriesTable:
             grown[: len(self.rows)] = self.rows
             self.rows = grown
             self.rollup = np.concatenate([self.rollup, np.zeros_like(self.rollup)])
+            self.lang = np.concatenate([self.lang, np.zeros_like(self.lang)])
         self._slots[key] = slot
         self._rollups = None if parent is None else self._rollups
         self.keys[slot] = key
         self.rollup[slot] = slot if parent is None else parent
+        if lang not in self._codes:
+            self._codes[lang] = len(self.langs)
+            self.langs.append(lang)
+        self.lang[slot] = self._codes[lang]
         return slot
+
+
+BESIDE = ("documents", "negatives", "corrected", "corrected_expected", "negatives_expected_mix")
+"""Fields of a window that are added up over the languages that do not dominate; their ratios, by effect, come before them."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """One bucket's counts and what was expected of them, float64 [n] each; all sums, so that languages add up.
+    """One bucket's counts and what was expected of them, float64 [n] or [n, k]; all sums, so that languages add up.
 
     Attributes:
         documents: All of them.
         negatives: As classified.
         worth: Documents, with reposts counted for less.
         corrected: Negatives, corrected for confusion.
+        positives: As classified.
+        sentiment: Positives less negatives, corrected for confusion.
         false_rate: Documents x false positive rate.
         youden: Documents x what one true point moves the predicted share.
         expected: Expected negatives, as classified.
         doubt: Standard error of `expected`.
         corrected_expected: Expected negatives, corrected.
+        positives_expected: Expected positives, as classified.
+        positives_doubt: Standard error of `positives_expected`.
+        sentiment_expected: Expected positives less negatives, corrected.
         direct: Documents without a language.
+        beside: [n, len(BESIDE)], what languages that do not dominate their entity say; 0 for one that does.
     """
 
     documents: Floats
     negatives: Floats
     worth: Floats
     corrected: Floats
+    positives: Floats
+    sentiment: Floats
     false_rate: Floats
     youden: Floats
     expected: Floats
     doubt: Floats
     corrected_expected: Floats
+    positives_expected: Floats
+    positives_doubt: Floats
+    sentiment_expected: Floats
     direct: Floats
+    beside: Floats
 
     def take(self, part: Ints) -> Seen:
         """A copy of these rows."""
@@ -265,5 +296,10 @@ class Seen:
         sums = []
         for field in fields(self):
             values = np.round(getattr(self, field.name) / GRAIN) * GRAIN
-            sums.append(np.bincount(where, values, minlength=len(rollups)).astype(np.float64))
+            if values.ndim == 1:
+                sums.append(np.bincount(where, values, minlength=len(rollups)).astype(np.float64))
+                continue
+            total = np.zeros((len(rollups), values.shape[1]))
+            np.add.at(total, where, values)
+            sums.append(total)
         return rollups, Seen(*sums)

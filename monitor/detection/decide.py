@@ -6,7 +6,18 @@ import numpy as np
 
 from monitor.detection import evidence
 from monitor.detection.baseline import DAY_MS, Clock
-from monitor.detection.counts import SIGNALS, Bools, Floats, Ints, Rows
+from monitor.detection.counts import (
+    NEGATIVE_VOLUME,
+    SENTIMENT,
+    SHARE,
+    SIGNALS,
+    SPREAD,
+    VOLUME,
+    Bools,
+    Floats,
+    Ints,
+    Rows,
+)
 from monitor.detection.settings import DetectionSettings
 
 MIN_EVIDENCE = float(np.log(100.0))
@@ -20,20 +31,24 @@ SILENCE_END_MS = 6 * 3_600_000
 """A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
 NEGATIVE_BY_NATURE = 0.5
 """Where most documents are negative as a rule, a burst is bad news without a change of share."""
+SENTIMENT_SPAN = 2.0
+"""The mean sentiment runs from -1 to 1, twice as far as a share: so many times the minimal effect of a share is its own."""
+SHARES = [SHARE, SENTIMENT, SPREAD]
+"""Signals that are means over documents, not amounts."""
 ADOPTED_DOCUMENTS = 500.0
 """What an alarm that became the new normal is worth in the share's baseline: sure, but quick to correct."""
 
 
 def raise_alarms(
-    rows: Rows, spent: Floats, parts: Floats, bar_days: float, correlation: Floats, settings: DetectionSettings,
+    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, settings: DetectionSettings,
     clock: Clock,
 ) -> Bools:  # fmt: skip
     """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
 
     Args:
         rows: The series, their evidence and windows up to this bucket.
-        spent: float64 [n, signals], budget time of this bucket, in days.
-        parts: float64 [signals], 0 for a signal that raises no alarm.
+        total: float64 [n, watched], evidence by signal in days of budget time; the signals behind are not watched.
+        spent: float64 [n, watched], budget time of this bucket, in days; 0 for a signal that raises no alarm.
         bar_days: Evidence at which any signal is in alarm.
         correlation: float64 [n], variance inflation of the negatives per further document of a bucket.
         settings: The detector's.
@@ -42,11 +57,14 @@ def raise_alarms(
     Returns:
         bool [n, signals], the alarms raised now.
     """
-    strong = (rows["alarm"] == 0) & (parts > 0) & (evidence.total_evidence(rows) >= bar_days)
-    raised: Bools = np.zeros(strong.shape, bool)
-    chosen = np.flatnonzero(strong.any(1))
+    raised: Bools = np.zeros((len(rows), len(SIGNALS)), bool)
+    above = np.argwhere((total >= bar_days) & (spent > 0))
+    chosen = np.unique(above[:, 0])
     if not len(chosen):
         return raised
+    strong = np.zeros_like(raised)
+    strong[above[:, 0], above[:, 1]] = True
+    strong &= rows["alarm"] == 0
     some = rows[chosen]
     here, signals = np.ogrid[: len(chosen), : len(SIGNALS)]
     best = evidence.best_effect(some)
@@ -83,14 +101,13 @@ def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools
     higher_share = (documents * divergence >= needed) & (effect >= settings.minimal_effect)
     bad = higher_share | (by_nature & unchanged)
     ratio = settings.minimal_ratio
-    matters: Bools = np.stack(
-        [
-            effect[:, 0] >= settings.minimal_effect,
-            (window["negatives"][:, 1] >= ratio * window["negatives_expected"][:, 1]) & bad[:, 1],
-            window["documents"][:, 2] >= ratio * window["documents_expected"][:, 2],
-        ],
-        axis=1,
-    )
+    matters: Bools = np.zeros(effect.shape, bool)
+    matters[:, SHARE] = effect[:, SHARE] >= settings.minimal_effect
+    matters[:, SPREAD] = effect[:, SPREAD] >= settings.minimal_effect
+    matters[:, SENTIMENT] = effect[:, SENTIMENT] <= -SENTIMENT_SPAN * settings.minimal_effect
+    more = window["negatives"] >= ratio * window["negatives_expected"]
+    matters[:, NEGATIVE_VOLUME] = more[:, NEGATIVE_VOLUME] & bad[:, NEGATIVE_VOLUME]
+    matters[:, VOLUME] = (window["documents"] >= ratio * window["documents_expected"])[:, VOLUME]
     return matters
 
 
@@ -111,9 +128,10 @@ def end_alarms(
     ended = np.zeros_like(before)
     if not before.any():
         return ended
-    evidence.descend(rows, np.where(before[:, :, None], steps, 0.0), quiet_steps, clock.gap)
-    silent = before[:, 0] & (documents == 0)
-    rows["descent"][silent, 0] += END_EVIDENCE * clock.length_ms / SILENCE_END_MS
+    evidence.descend(rows, np.where(before[:, : steps.shape[1], None], steps, 0.0), quiet_steps, clock.gap)
+    silence = END_EVIDENCE * clock.length_ms / SILENCE_END_MS
+    for signal in SHARES:
+        rows["descent"][before[:, signal] & (documents == 0), signal] += silence
     expired = before & (clock.bucket_ms - rows["raised"] >= settings.freeze_days * DAY_MS)
     ended = before & ((rows["descent"] >= END_EVIDENCE) | expired)
     _adopt(rows, np.flatnonzero(expired.any(1)), clock)
@@ -121,16 +139,37 @@ def end_alarms(
 
 
 def _adopt(rows: Rows, which: Ints, clock: Clock) -> None:
-    """Take what an alarm showed as the new normal: worth a day of volume, and `ADOPTED_DOCUMENTS` of share."""
+    """Take what an alarm showed as the new normal: worth a day of volume, and `ADOPTED_DOCUMENTS` of share.
+
+    What `language_spread` shows is not all of its series, so its end adopts nothing; the new level is learned.
+    """
     for position in which:
         row = rows[position]
         signal = int((row["alarm"] > 0).argmax())
+        if signal == SPREAD:
+            continue
         effect = int(row["alarm"][signal]) - 1
         window = row["window"][signal, effect]
         documents = float(window["documents"])
         buckets = (clock.bucket_ms - int(row["onset"][signal, effect])) / clock.length_ms + 1
         weight = min(1.0, ADOPTED_DOCUMENTS / max(documents, 1.0))
-        row["share"] = [weight * float(window[name]) for name in ("negatives", "documents", "corrected")]
+        row["share"] = weight * _shown(row["share"], window, signal)
         day = DAY_MS / clock.length_ms
         row["level"] = documents / buckets * day, day
         rows[position] = row
+
+
+def _shown(before: Floats, window: Rows, signal: int) -> Floats:
+    """The sums of a share's baseline (`counts.ROW["share"]`) as a window showed them."""
+    documents, negatives = float(window["documents"]), float(window["negatives"])
+    rise = negatives - float(window["negatives_expected_mix"])
+    used = max(float(before[1]), 1e-9)
+    kind = float(before[3]) / max(used - float(before[0]), 1e-9)
+    positives, sentiment = kind * (documents - negatives), float(before[4]) / used * documents - rise
+    corrected = float(window["corrected"])
+    if signal == SENTIMENT:
+        # Its window holds the sentiment where others hold negatives; what fell beyond the negatives' rise were positives.
+        fall = float(window["corrected_expected"]) - corrected
+        positives = max(positives - max(fall - rise, 0.0), 0.0)
+        sentiment, corrected = corrected, float(before[2]) / used * documents + rise
+    return np.array([negatives, documents, corrected, positives, sentiment])

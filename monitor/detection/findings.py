@@ -9,10 +9,13 @@ from typing import Literal
 import numpy as np
 
 from monitor.detection import baseline
-from monitor.detection.counts import SIGNALS, Rows, SeriesKey
+from monitor.detection.counts import NEGATIVE_VOLUME, SENTIMENT, SHARE, SIGNALS, SPREAD, VOLUME, Rows, SeriesKey
 from monitor.detection.quantify import Correction
 
-Unit = Literal["share", "documents/h"]
+Unit = Literal["share", "documents/h", "mean"]
+UNITS: dict[int, Unit] = {
+    SHARE: "share", NEGATIVE_VOLUME: "documents/h", SENTIMENT: "mean", SPREAD: "share", VOLUME: "documents/h",
+}  # fmt: skip
 INTERVAL_Z = 1.96
 """A 95 % interval."""
 MAX_LOG_SPREAD = 5.0
@@ -46,7 +49,9 @@ class Finding:
     negatives: float
     """Since the onset, corrected for the classifier's known confusion."""
     effect: float
-    """`observed - expected` for a share (points), `observed / expected` for a volume (factor)."""
+    """`observed - expected` for a share or a mean (points), `observed / expected` for a volume (factor)."""
+    topic: str = ""
+    """What is spoken of, for a `topic_shift`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +92,24 @@ def finding(
     window = row["window"][signal, effect_index]
     onset_ms = int(row["onset"][signal, effect_index])
     documents = max(float(window["documents"]), 1e-9)
-    negatives = min(max(float(window["corrected"]), 0.0), documents)
-    if signal == 0:
-        observed, expected = negatives / documents, float(window["corrected_expected"]) / documents
-        seen = float(window["negatives"]) / documents
+    seen = float(window["negatives"]) / documents
+    expected = float(window["corrected_expected"]) / documents
+    measured = float(window["corrected"])
+    negatives = min(max(measured, 0.0), documents)
+    if signal == SENTIMENT:
+        observed = min(max(measured / documents, -1.0), 1.0)
+        spread = max(2 * seen + observed - observed**2, 0.25 / documents)
+        error = INTERVAL_Z * float(np.sqrt(spread * inflation / documents)) / youden
+        low, high, effect = max(observed - error, -1.0), min(observed + error, 1.0), observed - expected
+        negatives = min(max(seen * documents, 0.0), documents)
+    elif signal in (SHARE, SPREAD):
+        observed = negatives / documents
         error = INTERVAL_Z * float(np.sqrt(max(seen * (1 - seen), 0.25 / documents) * inflation / documents)) / youden
         low, high, effect = max(observed - error, 0.0), min(observed + error, 1.0), observed - expected
     else:
         hours = max(bucket_ms + length_ms - onset_ms, length_ms) / HOUR_MS
-        usual = float(window["corrected_expected"]) / documents if signal == 1 else 1.0
-        count = negatives if signal == 1 else documents
+        usual = expected if signal == NEGATIVE_VOLUME else 1.0
+        count = negatives if signal == NEGATIVE_VOLUME else documents
         mean = max(float(window["documents_expected"]) * usual, 1e-9)
         observed, expected, effect = count / hours, mean / hours, count / mean
         spread = float(np.exp(min(INTERVAL_Z * np.sqrt(inflation / max(count, 1.0)), MAX_LOG_SPREAD)))
@@ -104,7 +117,7 @@ def finding(
     return Finding(
         entity=key[0], lang=key[1], signal=SIGNALS[signal], bucket_ms=bucket_ms, onset_ms=onset_ms, active=active,
         log_evidence=log_evidence, threshold=threshold, observed=observed, expected=expected, low=low, high=high,
-        unit="share" if signal == 0 else "documents/h", documents=round(documents), negatives=negatives, effect=effect,
+        unit=UNITS[signal], documents=round(documents), negatives=negatives, effect=effect,
     )  # fmt: skip
 
 
@@ -112,27 +125,27 @@ def views(
     key: SeriesKey, rows: Rows, clock: baseline.Clock, volume: baseline.Volume, share: baseline.Share,
     correct: Correction, signals: Sequence[str],
 ) -> Iterator[SeriesView]:  # fmt: skip
-    """What one series' signals were lately and the band of what is normal, from its row and its expectations."""
+    """What one series' share and volumes were lately and the band of what is normal, from its row and its expectations."""
     row, fade = rows[0], baseline.fade(clock)
     buckets_per_hour = HOUR_MS / clock.length_ms
     mean, level_share, true = float(volume.mean[0]), float(share.mean[0]), float(share.true[0])
     recent = max(mean + float(row["volume_noise"]["residual"]) * (1 - fade), 0.0)
-    for index, signal in enumerate(SIGNALS):
+    for index in (SHARE, NEGATIVE_VOLUME, VOLUME):
+        signal = SIGNALS[index]
         if signal not in signals:
             continue
-        if index == 0:
+        if index == SHARE:
             documents = max(recent / (1 - fade), 1.0)
             observed = true + float(row["share_noise"]["residual"]) / documents / correct.youden
             spread = 2 * float(np.sqrt(level_share * (1 - level_share) / documents)) / correct.youden
             points = [true, observed, true - spread, true + spread]
             expected, seen, low, high = (min(max(point, 0.0), 1.0) for point in points)
         else:
-            part = true if index == 1 else 1.0
+            part = true if index == NEGATIVE_VOLUME else 1.0
             spread = 2 * float(np.sqrt(mean * (1 - fade) * (1 + volume.dispersion[0] * mean)))
             expected, seen, low, high = (
                 max(value, 0.0) * part * buckets_per_hour for value in (mean, recent, mean - spread, mean + spread)
             )
-        unit: Unit = "share" if index == 0 else "documents/h"
         yield SeriesView(
-            key[0], key[1], signal, clock.bucket_ms, seen, expected, low, high, unit, bool(row["alarm"][index])
+            key[0], key[1], signal, clock.bucket_ms, seen, expected, low, high, UNITS[index], bool(row["alarm"][index])
         )

@@ -19,11 +19,13 @@ class Correction:
 
     Attributes:
         weights: float64 [3]; `counts @ weights` estimates the true negatives without bias (adjusted count).
+        sentiment: float64 [3]; the same for the true positives less the true negatives.
         false_rate: Share of non-negative documents that are called negative, 0 to 1.
         youden: True minus false positive rate of "negative", 0 to 1: what one true point moves the predicted share.
     """
 
     weights: Floats
+    sentiment: Floats
     false_rate: float
     youden: float
 
@@ -32,7 +34,7 @@ class Correction:
         return self.false_rate + self.youden * true_share
 
 
-PERFECT = Correction(np.array([1.0, 0.0, 0.0]), 0.0, 1.0)
+PERFECT = Correction(np.array([1.0, 0.0, 0.0]), np.array([-1.0, 0.0, 1.0]), 0.0, 1.0)
 
 
 def correction(confusion: Floats | None) -> Correction:
@@ -50,10 +52,10 @@ def correction(confusion: Floats | None) -> Correction:
         return PERFECT
     # All three classes: a move from positive to neutral changes the false alarms of "negative", not the negatives.
     if np.linalg.cond(confusion) < 1 / MIN_YOUDEN:
-        weights: Floats = np.linalg.inv(confusion)[:, 0].astype(np.float64)
-    else:
-        weights = (np.array([1.0, 0.0, 0.0]) - false_rate) / youden
-    return Correction(weights, false_rate, youden)
+        inverse: Floats = np.linalg.inv(confusion).astype(np.float64)
+        return Correction(inverse[:, 0].copy(), inverse[:, 2] - inverse[:, 0], false_rate, youden)
+    weights = (np.array([1.0, 0.0, 0.0]) - false_rate) / youden
+    return Correction(weights, np.array([0.0, 0.0, 1.0]) - weights, false_rate, youden)
 
 
 def share_interval(documents: float, negatives: float, inflation: float) -> tuple[float, float, float]:

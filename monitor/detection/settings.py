@@ -6,7 +6,7 @@ from pydantic import Field
 
 from monitor.settings import Settings
 
-Signal = Literal["negative_share", "negative_volume", "volume"]
+Signal = Literal["negative_share", "negative_volume", "sentiment", "language_spread", "volume", "topic_shift"]
 
 
 class DetectionSettings(Settings):
@@ -33,6 +33,7 @@ class DetectionSettings(Settings):
         2.0, gt=0, le=365, description="An alarm lasting longer than this many days becomes the new normal."
     )
     signals: tuple[Signal, ...] = Field(
-        ("negative_share", "negative_volume"),
-        description="Signals that raise alarms. A rise of the volume alone is not bad news, so `volume` is off.",
+        ("negative_share", "negative_volume", "sentiment", "language_spread"),
+        description="Signals that raise alarms. More talk (`volume`) and talk of something else (`topic_shift`) are not bad "
+        "news by themselves, so they are off.",
     )

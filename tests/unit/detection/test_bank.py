@@ -93,6 +93,62 @@ def test_a_burst_of_bad_news_raises_both_signals():
     assert signals(run(bank_of("a"), KNOWN + 12, news)) == {"negative_share", "negative_volume"}
 
 
+def mixed(
+    bank: SeriesBank,
+    buckets: int,
+    mix: Callable[[int, str], tuple[float, list[float]]],
+    langs: Sequence[str],
+    seed: int = 0,
+) -> list[Finding]:
+    """Random traffic with all three sentiments; returns every finding."""
+    rng, findings = np.random.default_rng(seed), []
+    for bucket in range(buckets):
+        rows, counts = [], []
+        for lang in langs:
+            rate, shares = mix(bucket, lang)
+            found = rng.multinomial(rng.poisson(rate), shares)
+            if found.sum():
+                rows.append(("a", lang))
+                counts.append(found)
+        findings += bank.update(
+            bucket * 5 * MINUTE_MS, rows, np.array(counts, float).reshape(-1, 3), np.zeros(len(rows), np.int64)
+        )
+    return findings
+
+
+def test_praise_that_ends_is_a_drop_of_the_sentiment_and_no_rise_of_negatives():
+    def dull(bucket: int, _lang: str) -> tuple[float, list[float]]:
+        return 12.0, [0.2, 0.7, 0.1] if bucket >= KNOWN else [0.2, 0.3, 0.5]
+
+    findings = mixed(bank_of("a"), KNOWN + 24, dull, ("de", "fr"))
+    assert signals(findings) == {"sentiment"}
+    first = next(f for f in findings if f.lang == ROLLUP)
+    assert first.bucket_ms <= (KNOWN + 6) * 5 * MINUTE_MS
+    last = [f for f in findings if f.lang == ROLLUP][-1]
+    assert last.unit == "mean"
+    assert last.expected == pytest.approx(0.3, abs=0.05)
+    assert last.low < -0.1 < last.high
+    assert last.effect == pytest.approx(-0.4, abs=0.1)
+
+
+def test_the_same_rise_in_the_small_languages_is_not_drowned_by_the_large_one():
+    small = ("da", "fi", "nl", "no", "pl", "sv")
+
+    def spread(bucket: int, lang: str) -> tuple[float, list[float]]:
+        if lang == "en":
+            return 60.0, [0.2, 0.5, 0.3]
+        negative = 0.38 if bucket >= KNOWN else 0.2
+        return 1.5, [negative, 0.5, 0.5 - negative]
+
+    def first(*wanted: str) -> int:
+        bank = bank_of("a", signals=wanted)
+        found = mixed(bank, KNOWN + DAY, spread, ("en", *small))
+        return min((f.bucket_ms for f in found), default=(KNOWN + DAY) * 5 * MINUTE_MS)
+
+    with_spread, without = first("negative_share", "language_spread"), first("negative_share")
+    assert KNOWN * 5 * MINUTE_MS < with_spread < without
+
+
 def test_quiet_days_stay_quiet_over_many_names():
     rng, names = np.random.default_rng(5), [f"e{number:02d}" for number in range(60)]
     rows, zeros = [(name, lang) for name in names for lang in ("de", "fr")], np.zeros(120, np.int64)
@@ -173,6 +229,19 @@ def test_reposts_weigh_less_than_documents_of_their_own():
         return KNOWN + DAY
 
     assert first_alarm(0.0) < first_alarm(1.0)
+
+
+def test_a_document_that_stands_for_ten_is_no_more_evidence_than_one():
+    def evidence(weight: float) -> list[float]:
+        bank, found = bank_of("a"), []
+        for bucket in range(KNOWN + 12):
+            negatives = 5.0 if bucket >= KNOWN else 1.0
+            counts = weight * np.array([[negatives, 6 - negatives, 0.0]])
+            now = bank.update(bucket * 5 * MINUTE_MS, [("a", "de")], counts, np.array([0]), np.array([6.0]))
+            found += [f.bucket_ms for f in now if f.signal == "negative_share" and f.lang == ROLLUP]
+        return found
+
+    assert evidence(10.0)[0] >= evidence(1.0)[0]
 
 
 def test_a_wrong_classifier_is_corrected_in_the_report_and_no_alarm_in_itself():

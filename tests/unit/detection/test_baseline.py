@@ -1,12 +1,14 @@
 """What the baseline learns, and what it must not learn from."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection import baseline
-from monitor.detection.counts import ROW
+from monitor.detection.counts import ROW, Seen
 
 LENGTH_MS = 300_000
 PER_HOUR, PER_DAY = 12, 288
@@ -96,6 +98,13 @@ def expect_share(rows: np.ndarray, prior: float, bucket: int = 0) -> baseline.Sh
     return baseline.expect_share(rows, clock, np.array([prior]), np.array([prior]), np.ones(1))
 
 
+def seen(documents: float, negatives: float, positives: float) -> Seen:
+    nothing = {field.name: np.zeros(1) for field in fields(Seen)}
+    counts = {"documents": documents, "negatives": negatives, "corrected": negatives, "positives": positives}
+    counts["sentiment"] = positives - negatives
+    return Seen(**nothing | {name: np.array([float(count)]) for name, count in counts.items()})
+
+
 def test_a_new_language_is_expected_to_be_like_the_others_with_doubt_that_shrinks():
     rows = fresh()
     new = expect_share(rows, 0.4)
@@ -104,12 +113,14 @@ def test_a_new_language_is_expected_to_be_like_the_others_with_doubt_that_shrink
     for bucket in range(200):
         clock = baseline.Clock.at(bucket * LENGTH_MS, LENGTH_MS, rows["at"])
         share = expect_share(rows, 0.4, bucket)
-        ten, two, no = np.array([10.0]), np.array([2.0]), np.zeros(1, bool)
-        baseline.learn_share(rows, clock, share, two, two, ten, no, no, HALF_LIFE_MS)
+        no = np.zeros(1, bool)
+        baseline.learn_share(rows, clock, share, seen(10, 2, 5), no, no, HALF_LIFE_MS)
         rows["at"] = bucket * LENGTH_MS
     known = expect_share(rows, 0.4, 200)
     assert known.mean[0] == pytest.approx(0.2, abs=0.03)
     assert known.doubt[0] < 0.02
+    assert known.positive[0] == pytest.approx(0.5, abs=0.03)
+    assert known.sentiment[0] == pytest.approx(0.3, abs=0.05)
 
 
 @given(

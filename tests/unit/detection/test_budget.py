@@ -18,8 +18,11 @@ def test_the_bar_rises_with_the_watchlist_and_falls_with_the_budget():
 
 
 def test_signals_that_raise_no_alarm_get_nothing():
-    assert budget.signal_parts(DetectionSettings()).tolist() == [0.5, 0.5, 0.0]
-    assert budget.signal_parts(DetectionSettings(signals=("volume",))).tolist() == [0.0, 0.0, 1.0]
+    parts = budget.signal_parts(DetectionSettings())
+    assert parts.tolist() == [0.5, 0.25, 0.125, 0.125, 0.0]
+    assert budget.signal_parts(DetectionSettings(signals=("volume",))).tolist() == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert budget.without(parts, 3).sum() == 1.0
+    assert budget.without(parts, 3)[3] == 0.0
 
 
 @given(st.lists(st.floats(0, 1e12), min_size=1, max_size=20))

@@ -1,11 +1,14 @@
 """Rows of series: found again, grown, removed, stored and restored."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.detection.counts import ROLLUP, Seen, SeriesTable, StateError
+from monitor.detection import migrations
+from monitor.detection.counts import NEGATIVE_VOLUME, ROLLUP, VOLUME, Seen, SeriesTable, StateError
 
 HOUR_MS = 3_600_000
 
@@ -69,9 +72,30 @@ def test_damaged_or_foreign_state_is_refused_by_name(damage):
 def test_a_rollup_does_not_depend_on_the_order_of_its_languages(order: list[int], values: list[float]):
     parents = np.array([0, 0, 0, 7, 7, 7, 7, 9, 9, 9, 9, 9])
     column = np.array(values)
-    seen = Seen(*(column * factor for factor in np.linspace(0.1, 1.0, 10)))
+    factors = np.linspace(0.1, 1.0, len(fields(Seen)))
+    seen = Seen(*(column * factor for factor in factors[:-1]), beside=np.outer(column, factors))
     rollups, straight = seen.sum_by(parents)
     shuffled = np.array(order)
     again, mixed = seen.take(shuffled).sum_by(parents[shuffled])
     assert rollups.tolist() == again.tolist() == [0, 7, 9]
     assert straight.expected.tobytes() == mixed.expected.tobytes()
+    assert straight.beside.tobytes() == mixed.beside.tobytes()
+
+
+def test_rows_of_version_1_are_read_and_keep_what_they_knew():
+    old = np.zeros(1, migrations.V1)[0]
+    old["born"], old["mass"], old["share"], old["held"] = 5, 7.0, (20.0, 100.0, 15.0), (1.0, 5.0, 1.0)
+    old["alarm"], old["raised"], old["evidence"][2] = (0, 3, 1), (0, 60_000, 1), 4.0
+    old["hour"][3], old["window"]["documents"][1] = (5.0, 6.0), 9.0
+    table = SeriesTable()
+    table.unpack({("acme", "de"): b"\x00\x01" + old.tobytes()})
+    row = table.rows[table.slot(("acme", "de"))]
+    assert row["share"].tolist() == [20.0, 100.0, 15.0, 32.0, 19.0]
+    assert row["alarm"].tolist() == [0, 3, 0, 0, 1]
+    assert row["raised"][1] == 60_000
+    assert row["hour"][3].tolist() == [5.0, 6.0]
+    assert (row["evidence"][VOLUME] == 4.0).all()
+    assert (row["window"]["documents"][NEGATIVE_VOLUME] == 9.0).all()
+    again = SeriesTable()
+    again.unpack(table.pack(table.sorted_slots()))
+    assert again.pack(again.sorted_slots()) == table.pack(table.sorted_slots())

@@ -16,7 +16,7 @@ def accumulate(
     rows: np.ndarray, steps: np.ndarray, bucket: int, *, quiet: np.ndarray = NO_CHANGE, gap: float = 0.0
 ) -> None:
     spent = np.full((len(rows), len(SIGNALS)), 1.0)
-    evidence.accumulate(rows, steps, quiet, np.full(len(rows), gap), spent, spent, bucket)
+    evidence.accumulate(rows, steps, quiet, np.full(len(rows), gap), spent, bucket)
 
 
 def test_likelihood_ratios_of_shares_and_volumes_have_expectation_one():
@@ -34,6 +34,19 @@ def test_likelihood_ratios_of_shares_and_volumes_have_expectation_one():
     # At most one is what bounds false alarms; rare huge ratios keep a sample's mean below it.
     assert (np.exp(volumes[:, :2]).mean(0) <= 1.03).all()
     assert (np.exp(volumes[:, :2]).mean(0) >= 0.9).all()
+
+
+def test_the_likelihood_ratio_of_a_fallen_mood_has_expectation_one_and_grows_when_praise_ends():
+    rng = np.random.default_rng(5)
+    count, ones = 200_000, np.ones(200_000)
+    effects = np.repeat(2 * STEPS[:, :3], count, 0)
+
+    def steps(mix: list[float]) -> np.ndarray:
+        x = rng.multinomial(12, mix, count).astype(float)
+        return evidence.sentiment_ratio(x[:, 0], x[:, 2], 12 * ones, 0.2 * ones, 0.4 * ones, effects, 0 * ones, ones)
+
+    assert np.exp(steps([0.2, 0.4, 0.4])).mean(0) == pytest.approx(np.ones(3), abs=0.03)
+    assert (steps([0.2, 0.7, 0.1]).mean(0) > 0.1).all()
 
 
 def test_clustered_samples_are_no_unfair_evidence():

@@ -49,6 +49,12 @@ def test_the_linear_correction_ignores_a_move_from_positive_to_neutral():
     assert dull @ CONFUSIONS["th"] @ weights == pytest.approx(0.2)
 
 
+def test_the_mood_is_corrected_too():
+    for confusion in CONFUSIONS.values():
+        for mix in ([0.2, 0.2, 0.6], [0.5, 0.4, 0.1]):
+            assert np.array(mix) @ confusion @ correction(confusion).sentiment == pytest.approx(mix[2] - mix[0])
+
+
 @pytest.mark.parametrize("confusion", [None, np.full((3, 3), 1 / 3), np.eye(3)[::-1]])
 def test_a_classifier_that_cannot_tell_is_left_uncorrected(confusion):
     assert correction(confusion) is PERFECT

@@ -169,7 +169,7 @@ class Evidence(Record, frozen=True):
     authors: int = 0
     reach: int = 0
     effect: float = 0.0
-    """`observed - expected` for a share (points, 0 to 1); `observed / expected` for a volume (a factor)."""
+    """`observed - expected` for a share or a mean (points); `observed / expected` for a volume (a factor)."""
     effect_low: float = 0.0
     """The effect's interval, low end (95 %)."""
     effect_high: float = 0.0

@@ -267,8 +267,9 @@ class SeriesBank:
         volume = baseline.expect_volume(rows, clock)
         share = self._expect_share(rows, parents, clock, seen, is_rollup)
         parts, watched = self._parts[is_rollup], self._watched[is_rollup]
+        caution = baseline.caution(rows, clock, self._half_life_ms)
         steps, quiet_steps = weigh.ratios(
-            rows, clock, volume, share, seen, parts, watched, self._settings.minimal_effect
+            rows, clock, volume, share, seen, caution, parts, watched, self._settings.minimal_effect
         )
         spent, of_entity = self._spend(rows, parents, clock, is_rollup)
         if not is_rollup and self._parts[True][SPREAD]:
@@ -279,7 +280,9 @@ class SeriesBank:
         weigh.add_to_windows(rows, volume, share, seen, parts, watched)
 
         before = rows["alarm"] > 0
-        raised = decide.raise_alarms(rows, total, spent, self._bar_days, share.correlation, self._settings, clock)
+        raised = decide.raise_alarms(
+            rows, total, spent, self._bar_days, share.correlation, caution, self._settings, clock
+        )
         ended = decide.end_alarms(rows, before, steps, quiet_steps, clock, seen.documents, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
         self._learn(rows, parents, clock, volume, share, seen)

@@ -22,9 +22,6 @@ from monitor.detection.settings import DetectionSettings
 
 MIN_EVIDENCE = float(np.log(100.0))
 """A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
-SHARE_PART = 0.75
-"""Of the evidence for a rise of negative volume, what the share must show on its own: a harmless burst has more negatives as
-it has more of everything, and how often bursts come is nothing that a budget could be set by."""
 END_EVIDENCE = 3.0
 """An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
 SILENCE_END_MS = 6 * 3_600_000
@@ -40,8 +37,8 @@ ADOPTED_DOCUMENTS = 500.0
 
 
 def raise_alarms(
-    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, settings: DetectionSettings,
-    clock: Clock,
+    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, caution: Floats,
+    settings: DetectionSettings, clock: Clock,
 ) -> Bools:  # fmt: skip
     """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
 
@@ -51,6 +48,7 @@ def raise_alarms(
         spent: float64 [n, watched], budget time of this bucket, in days; 0 for a signal that raises no alarm.
         bar_days: Evidence at which any signal is in alarm.
         correlation: float64 [n], variance inflation of the negatives per further document of a bucket.
+        caution: float64 [n], how many times larger still the variance of a share may be.
         settings: The detector's.
         clock: Of the bucket.
 
@@ -74,7 +72,7 @@ def raise_alarms(
     bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
     buckets = np.maximum((clock.bucket_ms - some["onset"][here, signals, best]) / clock.length_ms + 1, 1)
     inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] / buckets - 1, 0)
-    needed = inflation * np.maximum(SHARE_PART * bar, MIN_EVIDENCE)[:, None]
+    needed = inflation * (caution[chosen] * np.maximum(bar, MIN_EVIDENCE))[:, None]
     raised[chosen] = enough & _matters(settings, window, needed)
     rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
     rows["raised"][raised] = clock.bucket_ms
@@ -88,7 +86,9 @@ def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools
     Args:
         settings: The detector's.
         window: [n, signals], sums since the onset.
-        needed: float64 [n, signals], nats by which the share of the same window must be up for a rise of negative volume.
+        needed: float64 [n, signals], nats by which the share of the same window must be up for a rise of negative volume: a
+            harmless burst has more negatives as it has more of everything, and how often bursts come is nothing that a
+            budget could be set by.
     """
     documents = np.maximum(window["documents"].astype(np.float64), 1e-9)
     effect = (window["corrected"] - window["corrected_expected"]) / documents

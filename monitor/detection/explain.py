@@ -111,6 +111,9 @@ def closing(last: Evidence, signal: str, window: Window, negatives: float) -> Ev
     if last.unit == "share":
         observed = min(max(negatives / max(documents, 1), 0.0), 1.0)
         effect = observed - last.expected
+    elif last.unit == "mean":
+        # What is remembered of an incident's course are counts of negatives: the mood stays what it was last told to be.
+        observed, effect = last.observed, last.effect
     else:
         hours = window.inside_buckets * window.bucket_ms / HOUR_MS
         observed = (documents if signal == "volume" else negatives) / max(hours, 1e-9)
@@ -133,12 +136,14 @@ def _reposts(window: Window) -> int:
 
 
 def _effect(finding: Finding, value: float) -> float:
-    """What a value is beside the expected one: a difference of shares, a factor of volumes."""
-    return value - finding.expected if finding.unit == "share" else value / max(finding.expected, 1e-9)
+    """What a value is beside the expected one: a difference of shares and means, a factor of volumes."""
+    return value / max(finding.expected, 1e-9) if finding.unit == "documents/h" else value - finding.expected
 
 
 def _excess(finding: Finding) -> float:
     """Part of the negative posts that is beyond what was expected, 0 to 1."""
+    if finding.unit == "mean":
+        return min(1.0, abs(finding.effect))
     return max(0.0, 1 - finding.expected / max(finding.observed, 1e-9))
 
 

@@ -43,6 +43,7 @@ def ratios(
     volume: baseline.Volume,
     share: baseline.Share,
     seen: Seen,
+    caution: Floats,
     parts: Floats,
     watched: int,
     minimal_effect: float,
@@ -55,6 +56,7 @@ def ratios(
         volume: What was expected.
         share: What was expected.
         seen: What came.
+        caution: float64 [n], by how much the evidence of shares is divided (`baseline.caution`).
         parts: float64 [signals], 0 for a signal that raises no alarm.
         watched: So many of the signals, the first, are looked at.
         minimal_effect: The smallest rise of a share worth an alarm.
@@ -72,12 +74,13 @@ def ratios(
     # Nothing is unusual in what is not known, and no change is seen that is smaller than the doubt.
     young = clock.bucket_ms - rows["born"] < SHARE_KNOWN_MS
     unknown = ((rows["share"][:, 1] < SHARE_KNOWN) | young)[:, None] | (effects < EFFECT_DOUBTS * share.doubt[:, None])
-    found = evidence.share_ratio(seen.negatives, documents, null, effects, share.correlation, worth)
+    sure = worth / caution
+    found = evidence.share_ratio(seen.negatives, documents, null, effects, share.correlation, sure)
     steps[:, SHARE] = np.where(unknown, 0.0, found)
     if parts[SENTIMENT]:
         fewer = np.clip(share.positive - SHARE_DOUBT * share.positive_doubt, 0.005, 0.99 - null)
         found = evidence.sentiment_ratio(
-            seen.negatives, seen.positives, documents, null, fewer, SENTIMENT_SPAN * effects, share.correlation, worth
+            seen.negatives, seen.positives, documents, null, fewer, SENTIMENT_SPAN * effects, share.correlation, sure
         )
         steps[:, SENTIMENT] = np.where(unknown, 0.0, found)
     if parts[SPREAD] and watched > SPREAD:

@@ -87,6 +87,8 @@ def _who(alert: Alert, names: Mapping[str, str]) -> str:
 def _rise(signal: str, shown: Evidence) -> str:
     if shown.unit == "share":
         return f"{shown.observed:.0%} negative, usually {shown.expected:.0%},"
+    if shown.unit == "mean":
+        return f"mood down to {shown.observed:+.2f}, usually {shown.expected:+.2f},"
     what = "negative posts" if signal == "negative_volume" else "posts"
     times = f"{shown.effect:.1f}" if shown.effect < 10 else f"{shown.effect:.0f}"
     return f"{times} times the usual {what}"
@@ -109,7 +111,12 @@ def _facts(alert: Alert) -> list[str]:
             f"Rise: {100 * shown.effect:+.0f} points "
             f"(95% interval {100 * shown.effect_low:+.0f} to {100 * shown.effect_high:+.0f})."
         )
-    elif shown.unit != "share" and shown.effect_high > 0:
+    elif shown.unit == "mean" and shown.effect_low < 0:
+        lines.append(
+            f"Mean of positive (+1) and negative (-1): {shown.effect:+.2f} "
+            f"(95% interval {shown.effect_low:+.2f} to {shown.effect_high:+.2f})."
+        )
+    elif shown.unit == "documents/h" and shown.effect_high > 0:
         lines.append(
             f"Rise: {shown.effect:.1f} times (95% interval {shown.effect_low:.1f} to {shown.effect_high:.1f}), "
             f"{shown.observed:.0f} an hour against {shown.expected:.0f}."

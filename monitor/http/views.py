@@ -119,7 +119,7 @@ class IncidentBrief(View, frozen=True):
     summary: str
     observed: float
     expected: float
-    unit: Literal["share", "documents/h"]
+    unit: Literal["share", "documents/h", "mean"]
     documents: int
     kind: IncidentKind
     entities: tuple[str, ...]

@@ -1,7 +1,7 @@
 // One incident on a page of its own: what, since when, where, who says so, what was done.
 import { count, direction, h, language, percent, plural, rate, span, when, words } from "./dom.js";
 import { bar, course } from "./charts.js";
-import { actionLine, chips, figure, severityOf, stateOf, title } from "./overview.js";
+import { actionLine, chips, figure, severityOf, signed, stateOf, title } from "./overview.js";
 
 const SAFE = /^https?:\/\//i;
 
@@ -40,7 +40,8 @@ export function incidentPage(detail, status, names) {
   const over = incident.state === "resolved";
   const entity = status.entities.get(incident.entity);
   const muted = entity && entity.muted_until_ms > Date.now();
-  const interval = evidence.unit === "share" ? `${percent(evidence.low)} to ${percent(evidence.high)}` : `${rate(evidence.low)} to ${rate(evidence.high)} an hour`;
+  const told = { share: percent, mean: signed }[evidence.unit] || rate;
+  const interval = `${told(evidence.low)} to ${told(evidence.high)}${evidence.unit === "documents/h" ? " an hour" : ""}`;
   const facts = [
     [over ? "lasted" : "for", span((over ? incident.ended_ms : atMs) - incident.onset_ms)],
     ["95 % interval", interval],

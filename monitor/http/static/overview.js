@@ -6,8 +6,11 @@ export const severityOf = (incident) => (incident.state === "resolved" ? "resolv
 const STATES = { firing: "open", escalated: "open", resolved: "over" };
 export const stateOf = (incident) => STATES[incident.state] || incident.state;
 
+export const signed = (mean) => `${mean < 0 ? "−" : "+"}${Math.abs(mean).toFixed(2)}`;
+
 export function figure(incident) {
   if (incident.unit === "share") return [percent(incident.observed), `negative, usually ${percent(incident.expected)}`];
+  if (incident.unit === "mean") return [signed(incident.observed), `mood, usually ${signed(incident.expected)}`];
   const times = incident.expected > 0 ? `${rate(incident.observed / incident.expected)}×` : count(incident.observed);
   return [times, incident.signal === "volume" ? "the usual posts" : "the usual negative posts"];
 }

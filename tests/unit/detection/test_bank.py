@@ -90,7 +90,7 @@ def test_a_burst_of_bad_news_raises_both_signals():
     def news(bucket: int, _lang: str) -> tuple[float, float]:
         return (30.0, 0.6) if bucket >= KNOWN else (6.0, 0.2)
 
-    assert signals(run(bank_of("a"), KNOWN + 12, news)) == {"negative_share", "negative_volume"}
+    assert signals(run(bank_of("a"), KNOWN + 12, news)) >= {"negative_share", "negative_volume"}
 
 
 def mixed(

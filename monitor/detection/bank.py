@@ -188,7 +188,7 @@ class SeriesBank:
         Each entity is as its own last document left it: how many share a partition must make no difference.
         """
         slots, rows = self._table.rollups(), self._table.rows
-        known = rows["share"][slots, 1] >= SHARE_KNOWN
+        known = rows["share"][slots, 1] >= weigh.SHARE_KNOWN
         rising = (rows["climb"][slots, 0] > HELD_EVIDENCE).any(1) | (rows["alarm"][slots, 0] > 0)
         return int(known.sum()), int((known & rising).sum())
 

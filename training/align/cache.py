@@ -49,7 +49,7 @@ class CachedTranslator:
             marks = ",".join("?" * len(batch))
             found |= dict(
                 self._store.execute(
-                    "SELECT text, translation FROM translations WHERE translator = ? AND source = ? AND target = ? "  # nosec B608 - marks are only ?
+                    "SELECT text, translation FROM translations WHERE translator = ? AND source = ? AND target = ? "  # nosec B608
                     f"AND text IN ({marks})",
                     (*key, *batch),
                 )

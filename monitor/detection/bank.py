@@ -44,6 +44,8 @@ COUNT_LIMIT = 1e12
 """More documents than this in a bucket are taken for this many: no stream has them, and their squares stay exact enough."""
 HELD_MS = 3 * 3_600_000
 """But not longer than this: a baseline that was learned wrong must be able to mend itself."""
+RISING_EVIDENCE = 3.0
+"""From so much evidence (nats) on an entity counts as rising, when it is asked whether many are at once."""
 REPOST_WORTH = 0.25
 """A repost is this much of a document as evidence: it is agreement, but not an independent observation."""
 
@@ -189,7 +191,7 @@ class SeriesBank:
         """
         slots, rows = self._table.rollups(), self._table.rows
         known = rows["share"][slots, 1] >= weigh.SHARE_KNOWN
-        rising = (rows["climb"][slots, 0] > HELD_EVIDENCE).any(1) | (rows["alarm"][slots, 0] > 0)
+        rising = (rows["climb"][slots, 0] > RISING_EVIDENCE).any(1) | (rows["alarm"][slots, 0] > 0)
         return int(known.sum()), int((known & rising).sum())
 
     def set_confusion(self, confusion: Callable[[str], Floats | None]) -> None:

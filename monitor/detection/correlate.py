@@ -27,8 +27,8 @@ ALIKE = 0.65
 in the same languages and 0.6 to 0.9 in others; two different ones have 0.2 to 0.6."""
 SHARED_POSTS = 3
 """Representative posts of two names that are the same documents, from which they have the same story without embeddings."""
-RISING_ANYWAY = 0.2
-"""Part of all entities that show some rise at any time: measured 0.05 to 0.15 in quiet traffic."""
+RISING_ANYWAY = 0.3
+"""Part of all entities that show some rise at any time, put high: on a small watchlist nearly all must rise."""
 COMMON_CHANCE = 1e-3
 """So unlikely must it be that so many rise by chance, before one cause is assumed."""
 COMMON_LEAST = 5
@@ -286,7 +286,8 @@ class Correlator:
         join_ms = self._settings.join_s * 1000
         lasting = [g for g in self._groups.values() if g.open]
         since = [g for g in lasting if g.kind == "common" or moment_ms - g.onset_ms <= join_ms]
-        if not since:
+        if sum(len(group.members) for group in since) < 2:
+            # One name in alarm is told as what it is, whatever else is astir.
             return []
         ordered = sorted(since, key=lambda g: (g.kind != "common", not g.sequence, g.onset_ms, g.id))
         whole, rest = ordered[0], ordered[1:]
@@ -308,7 +309,7 @@ class Correlator:
 
     def _tell(self, group: Group, step: Alert | None, moment_ms: int) -> Alert | None:
         """What is to be told of an incident now, if anything."""
-        if step is not None and len(group.members) == 1 and group.kind == "entity":
+        if step is not None and len(group.members) == 1:
             # An incident of one entity is told as its detector tells it.
             group.told_ms, group.told_members, group.sequence = moment_ms, 1, max(group.sequence, step.sequence) + 1
             group.severity, group.languages = step.severity, list(step.languages)

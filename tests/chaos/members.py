@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 
 from monitor.broker.settings import KafkaSettings, TopicSettings
@@ -119,7 +118,3 @@ async def keep_alive(members: list[Member]) -> None:
         for member in members:
             member.check()
         await asyncio.sleep(0.5)
-
-
-def waited(since: float) -> float:
-    return time.monotonic() - since

@@ -44,7 +44,7 @@ async def test_a_document_and_an_author_are_erased_from_all_that_is_kept(
     await daemon.start().ready()
     await send(kafka_settings, names.documents, documents(minutes=420, rise=(360, 420)))
     await daemon.until(lambda d: d.metric("babelwatch_alerts_total", state="firing") >= 1)
-    await daemon.until(lambda d: d.metric("babelwatch_lag_records") == 0)
+    await daemon.until(lambda d: d.metric("babelwatch_lag_records", role="classify") == 0)
     (first, *_) = await alerts(kafka_settings, names, committed=committed)
     target = first.evidence.posts[0].document_id
     # The second is erased by its author: visitor 17 wrote document d17.
@@ -90,7 +90,7 @@ async def test_a_document_and_an_author_are_erased_from_all_that_is_kept(
     await daemon.until(lambda d: not any(word in d.get(incident)[1] for word in words))
 
     # At once, where the broker can cut a topic off.
-    await daemon.until(lambda d: d.metric("babelwatch_lag_records") == 0)
+    await daemon.until(lambda d: d.metric("babelwatch_lag_records", role="classify") == 0)
     if not committed:  # the embedded broker cannot
         assert "does not cut topics off" in erase(daemon, *arguments, "--cut", refused=True)
         assert await daemon.end() == 0

@@ -50,8 +50,6 @@ class Finding:
     """Since the onset, corrected for the classifier's known confusion."""
     effect: float
     """`observed - expected` for a share or a mean (points), `observed / expected` for a volume (factor)."""
-    topic: str = ""
-    """What is spoken of, for a `topic_shift`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from monitor.settings import Settings
 
-Signal = Literal["negative_share", "negative_volume", "sentiment", "language_spread", "volume", "topic_shift"]
+Signal = Literal["negative_share", "negative_volume", "sentiment", "language_spread", "volume"]
 
 
 class DetectionSettings(Settings):
@@ -34,6 +34,5 @@ class DetectionSettings(Settings):
     )
     signals: tuple[Signal, ...] = Field(
         ("negative_share", "negative_volume", "sentiment", "language_spread"),
-        description="Signals that raise alarms. More talk (`volume`) and talk of something else (`topic_shift`) are not bad "
-        "news by themselves, so they are off.",
+        description="Signals that raise alarms. More talk (`volume`) is not bad news by itself, so it is off.",
     )

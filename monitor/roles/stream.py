@@ -68,6 +68,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self._paused: set[TopicPartition] = set()
         self._assigned_once = False
         self._leaving = False
+        self._sought: set[TopicPartition] = set()
+        """Partitions whose place in the stream was set anew since the last fetch began."""
 
     @property
     def ready(self) -> bool:
@@ -131,6 +133,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _poll_once(self) -> None:
         assert self._consumer is not None
+        self._sought.clear()
         try:
             batches = await self._consumer.getmany(
                 timeout_ms=int(POLL_S * 1000), max_records=self._settings.poll_records
@@ -140,8 +143,14 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.sleep(1.0)
             return
         for partition, records in batches.items():
-            if (lane := self._lanes.get(partition)) is not None:
-                lane.offer(records)
+            if (lane := self._lanes.get(partition)) is None:
+                continue
+            if partition in self._sought:
+                # A lane was opened while these were on their way: they may lie beyond where it begins, and it cannot tell.
+                if lane.ready and lane.position is not None and partition in self._consumer.assignment():
+                    self._consumer.seek(partition, lane.position)
+                continue
+            lane.offer(records)
         await self._reopen_lost()
         self._balance()
         self.beat_at = time.monotonic()
@@ -195,6 +204,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
                     # One that is still restoring goes on with it: under load a group may rebalance faster than that.
                     self._consumer.pause(partition)
                 if lane.ready:
+                    self._sought.add(partition)
                     self._consumer.seek(partition, lane.position)
                 continue
             if lane is not None:
@@ -239,6 +249,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         assert self._consumer is not None
         if partition not in self._consumer.assignment():
             return
+        self._sought.add(partition)
         if position is None:
             await self._consumer.seek_to_beginning(partition)
         else:

@@ -22,6 +22,7 @@ class Copier:
     """Copies each record's value to another topic, slowly enough that work is in flight when things happen."""
 
     chunk = 100
+    idle_s = 5.0
 
     def __init__(self, topic: str, pause_s: float = 0.0, fail_on: set[bytes] | None = None) -> None:
         self.topic = topic
@@ -34,7 +35,7 @@ class Copier:
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         return self._copy(records)
 
-    def idle(self) -> list[Output]:
+    async def idle(self) -> list[Output]:
         return []
 
     async def _copy(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Output]:

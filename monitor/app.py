@@ -299,6 +299,11 @@ class App:
                 loop.add_signal_handler(number, on_stop, int(number))
             loop.add_signal_handler(signal.SIGHUP, self.watchlist.reload)
 
+    @property
+    def abandoned(self) -> int:
+        """Records that the roles had taken and could not finish in time; a thread may still be at them."""
+        return sum(role.abandoned for role in self._roles.values())
+
     # --- watchlist, bundle, views -----------------------------------------------------------------------------------
 
     def _entities(self) -> dict[str, EntityInfo]:

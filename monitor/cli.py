@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,18 @@ def run(
             ) from None
         settings = load_config(config)
         setup(settings.log)
-        raise typer.Exit(asyncio.run(App(settings, chosen).run()))
+
+        async def work() -> int:
+            app = App(settings, chosen)
+            code = await app.run()
+            if app.abandoned:
+                # What a thread still computes is thrown away and read again; Python would wait for it, perhaps for minutes.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+            return code
+
+        raise typer.Exit(asyncio.run(work()))
 
 
 @app.command()

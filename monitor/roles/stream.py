@@ -56,6 +56,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self.topic = topic
         self.group = f"{settings.group_prefix}.{name}"
         self.beat_at = time.monotonic()
+        self.abandoned = 0
+        """Records that were taken and not finished when the role had to end; they are read again."""
         self.started = False
         self.new_processor: Callable[[TopicPartition], Processor]
         """Makes the processor of one partition; set before `run`."""
@@ -281,8 +283,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.pause(*self._consumer.assignment())
         deadline = time.monotonic() + drain_s
         done = await asyncio.gather(*(lane.drain(deadline) for lane in self._lanes.values()))
-        left = sum(lane.backlog for lane in self._lanes.values())
-        log.info("role.drained", role=self.name, complete=all(done), left=left)
+        self.abandoned = sum(lane.backlog for lane in self._lanes.values())
+        log.info("role.drained", role=self.name, complete=all(done), left=self.abandoned)
 
     async def _leave(self) -> None:
         self._leaving = True

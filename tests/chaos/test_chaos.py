@@ -15,8 +15,8 @@ from tests.support.tiny_bundle import make_tiny_bundle
 FAULTS_S = 116.0
 
 
+@pytest.mark.chaos
 @pytest.mark.kafka
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.xdist_group("chaos")
 async def test_nothing_is_lost_twice_or_different_whatever_dies_when(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ format: $(STAMPS)/full ## Format the code
 bench: $(STAMPS)/full ## Measure: the model's batches, the documents' front end, the detector, delivery
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark $(ARGS) || exit 1; done
 
+chaos: $(STAMPS)/full servers ## Break things on a real three-node Kafka for MINUTES with SEED and compare with a reference run (KAFKA_HOME)
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
 docs: $(STAMPS)/full $(STAMPS)/tools ## Regenerate what is made from code: schemas, metrics, configuration, dashboards, manifests
 	@$(BIN)/python -m monitor.docs
 	@$(BIN)/python -m training.docs

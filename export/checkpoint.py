@@ -33,6 +33,8 @@ class Classifier(nn.Module):
     def __init__(self, encoder: nn.Module, heads: dict[str, nn.Linear], pooling: Literal["cls", "mean"]) -> None:
         super().__init__()
         self.encoder = encoder
+        self.config = cast(Any, encoder).config
+        """The encoder's, where optimum looks for it."""
         self.heads = nn.ModuleDict(heads)
         self.pooling = pooling
 

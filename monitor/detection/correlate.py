@@ -190,7 +190,10 @@ class Correlator:
         name = str(message.partition)
         progress.closed_ms[name] = max(progress.closed_ms.get(name, -1), message.closed_ms)
         known = progress.breadth.setdefault(name, [])
-        known += [(b.at_ms, b.known, b.rising) for b in message.breadth if not known or b.at_ms > known[-1][0]]
+        for b in message.breadth:
+            # A detector that was restarted says once more how things stand: that is no change.
+            if not known or (b.at_ms > known[-1][0] and (b.known, b.rising) != known[-1][1:]):
+                known.append((b.at_ms, b.known, b.rising))
 
     def _next_moment(self, horizon_ms: int) -> int | None:
         """The next event time at which something is to be judged or told."""
@@ -346,7 +349,10 @@ class Correlator:
         group.severity = max((group.severity, *(member.severity for member in members)), key=SEVERITIES.index)
         group.languages = sorted({*group.languages, *alert.languages})
         group.owed, group.told_ms, group.told_members = False, moment_ms, len(members)
-        first = next((m for m in members if m.entity == group.entity), members[0])
+        # Not by place: a state that was read back has its members in another order.
+        first = min(
+            group.members.values(), key=lambda m: (m.alert.entity != group.entity, m.joined_ms, m.alert.incident)
+        ).alert
         sequence = group.sequence
         group.sequence += 1
         self._touched.add(group.id)

@@ -249,6 +249,36 @@ def test_what_is_over_is_forgotten() -> None:
     ]
 
 
+def test_restarts_leave_the_same_alerts_and_the_same_state() -> None:
+    """One name has two incidents in one story, the later of which sorts first; the detector says again how things stand."""
+    steps = [
+        step("b", 10, story=1, onset=9),
+        step("a", 11, story=1, onset=9),
+        step("b", 12, story=1, onset=9, state="resolved", sequence=1),
+        msgspec.structs.replace(step("b", 13, story=1, onset=8), signal="volume"),
+        step("b", 40, story=1, onset=8, state="resolved", sequence=1),
+        step("a", 41, story=1, onset=9, state="resolved", sequence=1),
+    ]
+
+    def run(restarts: bool) -> tuple[list[Alert], dict[bytes, bytes]]:
+        correlator, told, rows, before = make(), list[Alert](), dict[bytes, bytes](), 0
+        for minute in range(60):
+            rising = 1 if 10 <= minute < 40 else 0
+            known = () if rising == before and not restarts else closed(minute, rising=rising).breadth
+            before = rising
+            mine = [EntityStep(alert=s) for s in steps if s.at_ms == minute * MINUTE_MS]
+            told += correlator.take([*mine, msgspec.structs.replace(closed(minute), breadth=known)])
+            for key, value in correlator.take_changes():
+                rows.pop(key, None)
+                if value is not None:
+                    rows[key] = value
+            if restarts:
+                correlator = make(dict(rows))
+        return told, rows
+
+    assert run(restarts=True) == run(restarts=False)
+
+
 def test_state_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match="version 99"):
         make({b"correlate|progress": b"\x81\xa7version\x63"})

@@ -22,6 +22,7 @@ from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
 from monitor.broker.embedded import EmbeddedBroker
+from monitor.broker.reading import end_of
 from monitor.broker.settings import KafkaSettings, TopicSettings, topic_configs
 from monitor.config import Config
 from monitor.detection.correlate import Correlator, Watched
@@ -47,7 +48,7 @@ from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.correlate import CorrelateProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
 from monitor.roles.follow import follow
-from monitor.roles.notify import NotifyProcessor, end_of, read_rows
+from monitor.roles.notify import NotifyProcessor, read_rows
 from monitor.roles.pulse import Pulses, beat
 from monitor.roles.stream import StreamRole
 from monitor.settings import secret
@@ -275,7 +276,7 @@ class App:
             role.new_processor = lambda partition, sink=sink, settings=settings: NotifyProcessor(  # type: ignore[misc]
                 partition, sink, settings, topics=topics, feed=feed, metrics=self.metrics, stopping=self._stopping,
                 rows=lambda: read_rows(self.kafka, topics, partition, settings.name, transactions=transactions),
-                newest=lambda: end_of(self.kafka, partition),
+                newest=lambda: end_of(self.kafka, partition, read_committed=True),
                 rng=random.Random(),
             )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -12,7 +13,8 @@ from monitor.broker import client
 from monitor.broker.settings import KafkaSettings
 
 STALLED_S = 60.0
-"""Longer than a leader takes to be replaced; then the caller begins again with a new client."""
+"""Longer than a leader takes to be replaced, and than a dead writer's transaction stays open (30 s, and 10 s until the broker
+looks again); then the caller begins again with a new client."""
 
 TELL_S = 2.0
 """Progress is logged so often: a long restore is no silent one."""
@@ -31,19 +33,21 @@ async def read_range(
         settings: The connection.
         partition: What to read.
         start: First offset; the oldest one when None, or when it is no longer there.
-        end: Where to stop; the partition's end as it is now when None.
+        end: Where to stop; when None, behind everything that was written when this was called, which waits for the
+            transactions that are open: of the records behind the first of those some would be seen and some not.
         read_committed: Leave out aborted transactions.
 
     Raises:
         KafkaError, TimeoutError: the broker stopped answering.
     """
+    stop = await end_of(settings, partition, read_committed=False) if end is None else end
     reader = client.consumer(settings, group=None, read_committed=read_committed)
     try:
         await client.begin(reader, settings)
         reader.assign([partition])
         oldest = (await reader.beginning_offsets([partition]))[partition]
-        newest = (await reader.end_offsets([partition]))[partition]
-        stop = newest if end is None else min(end, newest)
+        if end is not None:
+            stop = min(end, (await reader.end_offsets([partition]))[partition])
         reader.seek(partition, max(oldest, start or 0))
         moved_at = told_at = time.monotonic()
         begun = await reader.position(partition)
@@ -61,5 +65,20 @@ async def read_range(
                 wanted = [record for record in records if record.offset < stop]
                 if wanted:
                     yield wanted
+    finally:
+        await client.stop(reader)
+
+
+async def end_of(settings: KafkaSettings, partition: TopicPartition, *, read_committed: bool) -> int:
+    """The offset behind the last record of a partition; with `read_committed`, before the first open transaction.
+
+    Raises:
+        KafkaError, TimeoutError: the broker does not answer.
+    """
+    reader = client.consumer(settings, group=None, read_committed=read_committed)
+    try:
+        await client.begin(reader, settings)
+        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+            return int((await reader.end_offsets([partition]))[partition])
     finally:
         await client.stop(reader)

@@ -15,7 +15,6 @@ import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from monitor.broker import client
 from monitor.broker.deadletter import deadletter
 from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
@@ -237,14 +236,3 @@ async def read_rows(
                 if record.value is not None:
                     rows[key.removeprefix(prefix)] = record.value
     return rows
-
-
-async def end_of(kafka: KafkaSettings, partition: TopicPartition) -> int:
-    """The offset that the next record of a partition will have."""
-    reader = client.consumer(kafka, group=None, read_committed=True)
-    try:
-        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-            await reader.start()
-            return int((await reader.end_offsets([partition]))[partition])
-    finally:
-        await client.stop(reader)

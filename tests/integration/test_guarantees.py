@@ -14,6 +14,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
+from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.detection.detector import Detector, EntityInfo
@@ -192,6 +193,36 @@ async def _send_in_order(kafka: KafkaSettings, topic: str, values: list[bytes]) 
             await producer.flush()
             await asyncio.sleep(0.2)
     await producer.stop()
+
+
+async def test_state_is_read_past_a_transaction_that_somebody_else_holds_open(
+    kafka: KafkaSettings, names: TopicSettings
+) -> None:
+    """Detectors and the correlator share a partition of state: what one has committed must not hide behind the other's."""
+    kafka = kafka.model_copy(update={"partitions": 1})
+    await client.ensure_topics(kafka, [names.state])
+    partition = TopicPartition(names.state, 0)
+    ours, other = (client.producer(kafka, transactional_id=f"{kafka.group_prefix}.{name}") for name in "ab")
+    await asyncio.gather(ours.start(), other.start())
+    try:
+        await ours.begin_transaction()
+        await ours.send_and_wait(names.state, b"new", key=b"row", partition=0)
+        await other.begin_transaction()
+        await other.send_and_wait(names.state, b"theirs", key=b"other", partition=0)
+        await ours.send_and_wait(names.state, b"new", key=b"position", partition=0)
+        await ours.commit_transaction()
+
+        async def rows() -> dict[bytes, bytes]:
+            ranges = read_range(kafka, partition, start=None, end=None, read_committed=True)
+            return {record.key: record.value async for batch in ranges for record in batch}
+
+        reading = asyncio.create_task(rows())
+        await asyncio.wait([reading], timeout=2)
+        await other.abort_transaction()
+        # All of a transaction or nothing: with what was readable at first, the row would have come without the position.
+        assert await reading == {b"row": b"new", b"position": b"new"}
+    finally:
+        await asyncio.gather(ours.stop(), other.stop())
 
 
 async def test_not_ready_before_every_series_is_back(

@@ -17,9 +17,9 @@ from aiohttp import web
 from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
+from monitor.broker.reading import end_of
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.records import Action, Alert, cloud_event, decode_alert_event, encode
-from monitor.roles.notify import end_of
 from tests.support.daemon import Daemon, deadletters
 from tests.support.servers import free_port
 from tests.support.tiny_bundle import make_tiny_bundle
@@ -143,9 +143,9 @@ def becomes_morning(daemon: Daemon, port: int) -> None:
 async def test_a_new_sink_may_begin_at_the_end(kafka_settings: KafkaSettings, names: TopicSettings) -> None:
     await client.ensure_topics(kafka_settings, [names.alerts], single=[names.alerts])
     partition = TopicPartition(names.alerts, 0)
-    assert await end_of(kafka_settings, partition) == 0
+    assert await end_of(kafka_settings, partition, read_committed=True) == 0
     await raise_alerts(kafka_settings, names, step("a", 0), step("b", 0))
-    assert await end_of(kafka_settings, partition) == 2
+    assert await end_of(kafka_settings, partition, read_committed=True) == 2
 
 
 async def test_what_is_held_survives_kill_9_and_is_told_in_order(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -78,12 +79,13 @@ class Daemon:
             return 0, ""
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels."""
-        total = 0.0
-        for line in self.get("/metrics")[1].splitlines():
-            if line.startswith((f"{name}{{", f"{name} ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
-                total += float(line.rsplit(" ", 1)[1])
-        return total
+        """The sum of a metric's samples with these labels; NaN, which equals nothing, where none is told."""
+        found = [
+            float(line.rsplit(" ", 1)[1])
+            for line in self.get("/metrics")[1].splitlines()
+            if line.startswith((f"{name}{{", f"{name} ")) and all(f'{k}="{v}"' in line for k, v in labels.items())
+        ]
+        return sum(found) if found else math.nan
 
     async def ready(self, timeout_s: float = 90) -> Daemon:
         """Wait until /readyz says so."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,12 +14,18 @@ import time
 from pathlib import Path
 from typing import Self
 
+OURS = range(10_000, 32_000)
+"""Below the ports of outgoing connections (32768 and up): one of those would take the port of a server that is down for a
+while, or, trying to connect to it, be given that very port and so talk to itself."""
+
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago, and that no outgoing connection takes."""
+    for port in random.SystemRandom().sample(OURS, 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no ports are free")
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], *, timeout_s: float = 240.0) -> None:
@@ -111,6 +119,6 @@ def kafka_ports() -> int:
     for _ in range(100):
         port = free_port()
         with socket.socket() as probe:
-            if port < 65_000 and probe.connect_ex(("127.0.0.1", port + 100)) != 0:
+            if probe.connect_ex(("127.0.0.1", port + 100)) != 0:
                 return port
     raise RuntimeError("no pair of free ports")

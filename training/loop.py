@@ -25,6 +25,7 @@ from training.errors import TrainingError
 from training.files import recover, whole_folder
 from training.model import Classifier, layers_of
 from training.optimizer import make_optimizer, rate_factor
+from training.sharding import optimizer_state, put, restore_optimizer, shard, whole
 from training.stages.settings import LoopSettings, Precision
 
 _AVERAGED = 20
@@ -137,6 +138,14 @@ class _Loop:
         self._type = precision_of(settings.precision, accelerator.device)
         self._scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self._type is torch.float16)
         freeze(model, embeddings=settings.freeze_embeddings, layers=settings.freeze_layers)
+        several = accelerator.num_processes > 1
+        if several and unfreeze_every:
+            raise TrainingError("needs a single process", where="unfreeze_every", hint="or set it to 0")
+        self._sharded = several and settings.shard
+        if self._sharded:
+            if self._type is torch.float16:
+                raise TrainingError("does not go with fp16", where="shard", hint='take "bf16" or "fp32"')
+            shard(model, accelerator.device, accelerator.num_processes)
         self._trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         if settings.gradient_checkpointing:
             cast(Any, model.encoder).gradient_checkpointing_enable({"use_reentrant": False})
@@ -146,12 +155,8 @@ class _Loop:
         self._steps = max(1, len(plan.batches) // self._stride)
         self._progress = Progress()
         self._average: dict[str, Tensor] = {}
-        # Several processes: gradients are averaged by DDP, as accelerate sets it up. One: the model itself.
-        self._wrapped: nn.Module = model
-        if accelerator.num_processes > 1:
-            if unfreeze_every:
-                raise TrainingError("needs a single process", where="unfreeze_every", hint="or set it to 0")
-            self._wrapped = accelerator.prepare_model(model)
+        # Several processes with all weights each: gradients are averaged by DDP, as accelerate sets it up.
+        self._wrapped: nn.Module = accelerator.prepare_model(model) if several and not self._sharded else model
 
     def run(self) -> Progress:
         self._resume()
@@ -277,18 +282,19 @@ class _Loop:
         self._say(f"step {progress.step} of {self._steps}: score {100 * score:.2f}, loss {progress.smoothed:.3f}")
         if score > progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
+            weights = self._whole(self._trained)
             if self._accelerator.is_main_process:
                 with whole_folder(self._work / "best") as folder:
-                    self._write(folder / "model.safetensors", self._trained)
+                    save_file(weights, str(folder / "model.safetensors"))
                     (folder / "step.json").write_text(json.dumps({"step": progress.step}))
         elif self._settings.patience:
             since = sum(step > progress.best_step for step, _ in progress.scores)
             progress.stopped = since >= self._settings.patience
 
     def _judged(self) -> float:
-        """The score, by one process for all."""
-        main = self._accelerator.is_main_process
-        score = torch.tensor([self._evaluate(self._model) if main else 0.0], device=self._accelerator.device)
+        """The score, by one process for all, unless it takes all to run the model."""
+        does = self._accelerator.is_main_process or self._sharded
+        score = torch.tensor([self._evaluate(self._model) if does else 0.0], device=self._accelerator.device)
         return float(broadcast(score)[0])
 
     def _take_the_best(self) -> None:
@@ -308,27 +314,27 @@ class _Loop:
             self._load(last)
             return
         self._accelerator.wait_for_everyone()
-        self._load(load_file(str(self._work / "best" / "model.safetensors"), device=str(self._accelerator.device)))
+        self._load(load_file(str(self._work / "best" / "model.safetensors")))
 
     def _load(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, value in self._trained.items():
-                value.copy_(values[name])
+        for name, value in self._trained.items():
+            put(value, values[name])
 
-    def _write(self, path: Path, values: Mapping[str, Tensor]) -> None:
-        save_file({name: value.detach().contiguous() for name, value in values.items()}, str(path))
+    def _whole(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: whole(value.detach()).contiguous() for name, value in values.items()}
 
     def _save(self) -> None:
+        if not (self._accelerator.is_main_process or self._sharded):
+            return
+        weights, average = self._whole(self._trained), self._whole(self._average)
+        optimizer = optimizer_state(self._optimizer)
         if not self._accelerator.is_main_process:
             return
         with whole_folder(self._work / "state") as folder:
-            self._write(folder / "model.safetensors", self._trained)
-            if self._average:
-                self._write(folder / "average.safetensors", self._average)
-            torch.save(
-                {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()},
-                folder / "optimizer.pt",
-            )
+            save_file(weights, str(folder / "model.safetensors"))
+            if average:
+                save_file(average, str(folder / "average.safetensors"))
+            torch.save({"optimizer": optimizer, "scaler": self._scaler.state_dict()}, folder / "optimizer.pt")
             (folder / "progress.json").write_text(json.dumps(self._progress.__dict__))
 
     def _resume(self) -> None:
@@ -337,12 +343,12 @@ class _Loop:
         recover(self._work / "best")
         if not folder.exists():
             return
-        device = self._accelerator.device
-        self._load(load_file(str(folder / "model.safetensors"), device=str(device)))
+        self._load(load_file(str(folder / "model.safetensors")))
         if (folder / "average.safetensors").exists():
-            self._average = load_file(str(folder / "average.safetensors"), device=str(device))
-        state = torch.load(folder / "optimizer.pt", map_location=device, weights_only=True)
-        self._optimizer.load_state_dict(state["optimizer"])
+            saved = load_file(str(folder / "average.safetensors"))
+            self._average = {name: put(torch.empty_like(value), saved[name]) for name, value in self._trained.items()}
+        state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        restore_optimizer(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         values = json.loads((folder / "progress.json").read_text())
         pairs = {name: [tuple(pair) for pair in values[name]] for name in ("scores", "losses")}

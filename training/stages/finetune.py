@@ -21,6 +21,7 @@ from training.errors import TrainingError
 from training.loop import Plan, precision_of, train
 from training.metrics import macro_f1
 from training.model import Classifier, Texts, load_classifier, predict, save_classifier
+from training.sharding import whole_weights
 from training.stages.settings import LoopSettings, TransferSettings
 from training.tracking import Tracker
 
@@ -51,9 +52,7 @@ def run(context: Context, folder: Path) -> None:
         mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
     )
     if accelerator.distributed_type is DistributedType.FSDP:
-        raise TrainingError(
-            "FSDP is not supported", where="accelerate", hint="launch with DDP: an encoder fits on one GPU"
-        )
+        raise TrainingError("shards by itself", where="accelerate", hint="launch without FSDP, and set shard = true")
     evaluate = evaluator(model, tokenizer, data.validation, context, accelerator, settings)
     tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
     context.say(f"{len(examples):,} texts, {len(plan.batches):,} batches, {int(np.mean(texts.lengths))} tokens a text")
@@ -70,6 +69,10 @@ def run(context: Context, folder: Path) -> None:
     context.say(
         f"{sum(drawn.values()) / max(progress.seconds, 1e-9):.0f} texts/s, best score {100 * progress.best_score:.2f}"
     )
+    if settings.shard:
+        state = whole_weights(model)
+        model, _ = load_classifier(context.model)
+        model.load_state_dict(state)
     save_classifier(model, tokenizer, folder)
     history = {
         "losses": progress.losses,

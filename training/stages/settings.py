@@ -61,6 +61,10 @@ class LoopSettings(Settings):
     )
     precision: Precision = Field("auto", description="auto: bf16 where the processor has it, else fp32.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice, keep them once.")
+    shard: bool = Field(
+        False,
+        description="Of several processes: each keeps a part of the weights, gradients and moments (FSDP) instead of them all (DDP).",
+    )
     checkpoint_minutes: float = Field(3.0, gt=0, description="How much work a crash may cost.")
     seed: int | None = Field(None, description="Of this stage; unset: the recipe's.")
 

@@ -65,6 +65,20 @@ def test_the_vocabulary_is_cut_before_training(run: Path) -> None:
     assert checkpoint.model.encoder.get_input_embeddings().weight.shape[0] == pieces  # type: ignore[operator]
 
 
+def killed_at_work(command: list[str], runs: Path) -> None:
+    """Start it, and kill -9 it with its processes once it has saved the fifth step."""
+    state = runs / "tiny" / "work" / "finetune" / "state" / "progress.json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as started:
+        assert started.stderr is not None
+        while not (state.exists() and json.loads(state.read_text())["step"] >= 5):
+            assert started.stderr.readline(), "it ended before it could be killed"
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+        for process in (*children, started.pid):
+            os.kill(int(process), signal.SIGKILL)
+    assert not (runs / "tiny" / "finetune").exists()
+
+
 def test_what_is_done_is_not_done_again_and_what_changed_is(recipe: Path, run: Path) -> None:
     _, said = train(recipe, run.parents[1])
     assert all(line.endswith("done before") for line in said)
@@ -75,15 +89,7 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(recipe: Path, run: P
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(recipe: Path, run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "monitor.cli", "train", str(recipe), "--runs", str(tmp_path)]
-    command += ["--set", "stages.0.checkpoint_minutes=1e-6"]  # save after each step
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    state = tmp_path / "tiny" / "work" / "finetune" / "state" / "progress.json"
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as killed:
-        assert killed.stderr is not None
-        while not (state.exists() and json.loads(state.read_text())["step"] >= 5):
-            assert killed.stderr.readline(), "it ended before it could be killed"
-        killed.send_signal(signal.SIGKILL)
-    assert not (tmp_path / "tiny" / "finetune").exists()
+    killed_at_work([*command, "--set", "stages.0.checkpoint_minutes=1e-6"], tmp_path)  # it saves after each step
     # How often it is saved is no part of the result, so the fingerprint lets the default of the recipe go on from it.
     final, said = train(recipe, tmp_path)
     assert any("going on from step" in line for line in said)
@@ -130,16 +136,21 @@ def test_mistakes_end_the_command_with_one_line_and_code_2(recipe: Path, tmp_pat
         assert said in line
 
 
-def test_two_processes_do_what_one_does_with_twice_the_batches(recipe: Path, tmp_path: Path) -> None:
-    same = ["stages.0.dropout=0.0", "stages.0.head_dropout=0.0", "stages.0.epochs=1", "stages.0.average=0.0"]
+@pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_do_what_one_does_with_twice_the_batches_though_they_are_killed(
+    recipe: Path, tmp_path: Path, shard: bool
+) -> None:
+    same = ["stages.0.dropout=0.0", "stages.0.head_dropout=0.0", "stages.0.epochs=1"]
     same += ["stages.transfer.unfreeze_every=0.0", "stages.0.precision=fp32", "stages.transfer.dropout=0.0"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "monitor.cli", "train", str(recipe), "--runs", str(tmp_path / "two")]
-    for change in same:
+    for change in (*same, f"stages.0.shard={str(shard).lower()}", "stages.0.checkpoint_minutes=1e-6"):
         command += ["--set", change]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed_at_work(command, tmp_path / "two")
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+    assert "going on from step" in ended.stderr
     train(recipe, tmp_path / "one", *same, "stages.0.accumulate=2")
     found, expected = (
         load_file(tmp_path / n / "tiny" / "finetune" / "encoder" / "model.safetensors") for n in ("two", "one")

@@ -41,13 +41,14 @@ def default_bundle() -> Path:
 
 
 def classify_texts(texts: Sequence[str], bundle: Path | None) -> list[Result]:
-    """Classify texts with a bundle.
+    """Classify texts with a bundle; what the terminal passed on that is no Unicode becomes U+FFFD.
 
     Raises:
         BabelwatchError: the bundle cannot be used, or a text cannot be classified.
     """
     settings = InferenceSettings()
     loaded = Bundle.load(bundle or default_bundle())
+    texts = [text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for text in texts]
     langs = LanguageIdentifier().identify(texts, [UNDETERMINED] * len(texts))
 
     async def run() -> list[Result]:

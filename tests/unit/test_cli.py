@@ -70,6 +70,14 @@ def test_classify_as_json(tmp_path: Path) -> None:
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-3 for row in rows)
 
 
+def test_classify_takes_bytes_that_are_no_text(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    # As the shell's bytes arrive: what is not UTF-8 as lone surrogates.
+    result = runner.invoke(app, ["classify", "--json", "--bundle", str(bundle), "good \udcff"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["text"] == "good \ufffd\ufffd\ufffd"
+
+
 def test_a_damaged_bundle_is_found(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny")
     assert runner.invoke(app, ["bundle", "verify", str(bundle)]).exit_code == 0

@@ -202,7 +202,7 @@ async def restore(address: str, series: int) -> None:
     for _ in range(3):
         processor = DetectProcessor(
             TopicPartition("restore.opinions", 0), kafka=kafka, topics=topics, transactions=True, metrics=Metrics(),
-            new_detector=new_detector, on_advance=lambda partition, detector, alerts: None,
+            new_detector=new_detector,
         )  # fmt: skip
         begun, worked = time.monotonic(), time.process_time()
         await processor.restore(Start(0))

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import structlog
-from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
 from monitor.broker.embedded import EmbeddedBroker
@@ -107,7 +106,6 @@ class App:
         self.watchlist = WatchlistKeeper(config.watchlist, self.metrics)
         self._bundle = Bundle.load(config.inference.bundle)
         self._roles: dict[str, StreamRole] = {}
-        self._detectors: dict[TopicPartition, Detector] = {}
         self._feed: ActionFeed | None = None
         self._stopping = asyncio.Event()
         self._starting = "connecting to the broker"
@@ -253,7 +251,7 @@ class App:
         role = self._role("detect", config.topics.opinions, transactions)
         role.new_processor = lambda partition: DetectProcessor(
             partition, partitions=partitions[config.topics.opinions], kafka=self.kafka, topics=config.topics,
-            transactions=transactions, metrics=self.metrics, new_detector=new_detector, on_advance=self._on_advance,
+            transactions=transactions, metrics=self.metrics, new_detector=new_detector,
         )  # fmt: skip
 
         def new_correlator(state: dict[bytes, bytes]) -> Correlator:
@@ -345,9 +343,6 @@ class App:
                 languages=alert.languages, kind=alert.kind, entities=len(alert.entities) or 1,
             )  # fmt: skip
 
-    def _on_advance(self, partition: TopicPartition, detector: Detector) -> None:
-        self._detectors[partition] = detector
-
     def _on_pulse(self, pulse: Pulse) -> None:
         self.board.on_pulse(pulse)
         self.board.changed()
@@ -401,7 +396,7 @@ class App:
         provide_opinion(self.metrics, self._working_detectors, self.watchlist)
 
     def _working_detectors(self) -> list[tuple[str, Detector]]:
-        """Of the partitions that are ours now, each with the partition's number."""
+        """Of the partitions that are ours now and restored, each with the partition's number."""
         role = self._roles.get("detect")
-        mine = set(role.partitions()) if role else set()
-        return [(str(p.partition), d) for p, d in sorted(self._detectors.items()) if p in mine]
+        mine = [p for p in (role.processors() if role else []) if isinstance(p, DetectProcessor)]
+        return [(str(p.partition.partition), p.detector) for p in sorted(mine, key=lambda p: p.partition) if p.detector]

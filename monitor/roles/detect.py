@@ -42,7 +42,6 @@ class DetectProcessor:
         partition: Of the opinions topic; its state lies in the same partition of the state topic.
         partitions: Number of partitions of the opinions topic: the correlator waits for each.
         new_detector: Makes a detector, given the state rows to bring back.
-        on_advance: Told of the detector after each unit of work (metrics).
     """
 
     chunk = CHUNK
@@ -58,17 +57,16 @@ class DetectProcessor:
         transactions: bool,
         metrics: Metrics,
         new_detector: Callable[[dict[bytes, bytes]], Detector],
-        on_advance: Callable[[TopicPartition, Detector], None],
     ) -> None:
-        self._partition = partition
+        self.partition = partition
+        self.detector: Detector | None = None
+        """None until it is restored."""
         self._partitions = partitions
         self._kafka = kafka
         self._topics = topics
         self._transactions = transactions
         self._metrics = metrics
         self._new_detector = new_detector
-        self._on_advance = on_advance
-        self._detector: Detector | None = None
         self.entities: dict[str, EntityInfo] | None = None
         """Set to a new watchlist; taken over before the next unit of work, in its thread."""
 
@@ -77,15 +75,15 @@ class DetectProcessor:
         started = time.monotonic()
         rows = await self._read_state()
         position = rows.pop(POSITION_KEY, None)
-        self._detector = await asyncio.to_thread(self._new_detector, rows)
+        self.detector = await asyncio.to_thread(self._new_detector, rows)
         seconds = time.monotonic() - started
         self._metrics.restore_seconds.observe(seconds)
-        log.info("state.restored", partition=self._partition.partition, rows=len(rows), seconds=round(seconds, 3))
+        log.info("state.restored", partition=self.partition.partition, rows=len(rows), seconds=round(seconds, 3))
         return msgspec.json.decode(position, type=Position).offset if position is not None else start.offset
 
     async def _read_state(self) -> dict[bytes, bytes]:
         """The newest committed value of each key of our state partition."""
-        state = TopicPartition(self._topics.state, self._partition.partition)
+        state = TopicPartition(self._topics.state, self.partition.partition)
         rows: dict[bytes, bytes] = {}
         async for records in read_range(self._kafka, state, start=None, end=None, read_committed=self._transactions):
             for record in records:
@@ -99,8 +97,6 @@ class DetectProcessor:
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Judge the opinions; the state moves with them, so nothing is left to wait for."""
         outputs = await asyncio.to_thread(self._judge, records)
-        assert self._detector is not None
-        self._on_advance(self._partition, self._detector)
         done: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
         done.set_result(outputs)
         return done
@@ -110,7 +106,7 @@ class DetectProcessor:
         return []
 
     def _judge(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Output]:
-        detector = self._detector
+        detector = self.detector
         assert detector is not None
         if self.entities is not None:
             detector.set_entities(self.entities)
@@ -140,7 +136,7 @@ class DetectProcessor:
         after = detector.stats
         self._metrics.late.inc(after.late - before.late)
         self._metrics.repeated.inc(after.duplicates - before.duplicates)
-        number = self._partition.partition
+        number = self.partition.partition
         for message in detector.report(alerts, partition=number, partitions=self._partitions):
             key = message.alert.entity if isinstance(message, EntityStep) else f"closed|{number}"
             outputs.append(Output(self._topics.incidents, key.encode(), encode(message), partition=0))

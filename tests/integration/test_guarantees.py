@@ -263,6 +263,7 @@ async def test_not_ready_before_every_series_is_back(
         assert "state.restored" in daemon.log()
         assert len(detector) == 2 * (len(langs) + 1)
         assert daemon.metric("babelwatch_restored_records_total") == len(rows)
+        assert daemon.metric("babelwatch_series") == len(detector)
         assert await daemon.end() == 0
     finally:
         daemon.kill()

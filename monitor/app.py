@@ -124,6 +124,7 @@ class App:
     async def run(self) -> int:
         """Work until told to stop; returns the exit code."""
         self._listen_to_signals()
+        client.hush_orphans(asyncio.get_running_loop())
         async with contextlib.AsyncExitStack() as stack:
             if self.config.http.enabled:
                 site = Site(self.metrics, self.health, self.board, self.desk, self.watchlist)

@@ -297,6 +297,23 @@ async def has_transactions(settings: KafkaSettings) -> bool:
     return True
 
 
+def hush_orphans(loop: asyncio.AbstractEventLoop) -> None:
+    """Keep Kafka errors that lie in futures nobody awaits out of the log.
+
+    A producer that is fenced fails its messages, its transaction and its offsets, each in a future of its own. The first one
+    that is awaited ends the lane, and is told there; asyncio would tell all others with a traceback each.
+    """
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, KafkaError):
+            log.debug("error.orphaned", reason=explain(error))
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+
+
 STOP_TIMEOUT_S = 5.0
 
 

@@ -240,7 +240,8 @@ class App:
         role.new_processor = lambda partition: ClassifyProcessor(
             partition, kafka=self.kafka, topics=config.topics, document_partitions=partitions[config.topics.documents],
             opinion_partitions=partitions[config.topics.opinions], preparer=preparer,
-            classifier=classifier, deadly=partial(deadly, config.inference), metrics=self.metrics,
+            classifier=classifier, closed_at=config.detection.closed_at,
+            deadly=partial(deadly, config.inference), metrics=self.metrics,
         )  # fmt: skip
 
     def _make_detect(self, partitions: dict[str, int], transactions: bool) -> None:

@@ -151,7 +151,7 @@ class Detector:
                 continue
             bucket_ms = message.published_ms - message.published_ms % self._length_ms
             # By its own partition's clock first: how far the others are depends on how fast each is read.
-            if bucket_ms < max(progress.closed_ms, self._closed_at(message.clock_ms)):
+            if bucket_ms < max(progress.closed_ms, self._settings.closed_at(message.clock_ms)):
                 progress.late += 1
                 continue
             if self._cells.open(message.entity, bucket_ms).add(message):
@@ -186,11 +186,6 @@ class Detector:
         else:
             progress.idle.pop(source, None)
 
-    def _closed_at(self, watermark_ms: int) -> int:
-        """End of the last bucket that is over at a watermark."""
-        safe_ms = watermark_ms - self._settings.allowed_lateness_s * 1000
-        return safe_ms - safe_ms % self._length_ms
-
     @property
     def watermark_ms(self) -> int | None:
         """Event time before which no opinion is waited for; None until every source has spoken.
@@ -211,7 +206,7 @@ class Detector:
         alerts, self._farewells = self._farewells, []
         if watermark_ms is None:
             return alerts
-        end_ms = self._closed_at(watermark_ms)
+        end_ms = self._settings.closed_at(watermark_ms)
         if end_ms <= self._progress.closed_ms:
             return alerts
         for bucket_ms in self._due(end_ms):

@@ -36,3 +36,8 @@ class DetectionSettings(Settings):
         ("negative_share", "negative_volume", "sentiment", "language_spread"),
         description="Signals that raise alarms. More talk (`volume`) is not bad news by itself, so it is off.",
     )
+
+    def closed_at(self, watermark_ms: int) -> int:
+        """End of the last bucket that is over at a watermark, both in ms of event time."""
+        safe_ms = watermark_ms - self.allowed_lateness_s * 1000
+        return safe_ms - safe_ms % (self.bucket_s * 1000)

@@ -52,6 +52,8 @@ class ClassifyProcessor:
         partition: Of the documents topic.
         document_partitions: Number of partitions of the documents topic: a detector waits for each.
         opinion_partitions: Number of partitions of the opinions topic: each gets the watermarks.
+        closed_at: The event time (ms) that is over for a detector at a watermark: only what moves it is told, since each
+            watermark goes to every partition of opinions.
         deadly: Finds the places of the texts that no process survives; asked only when processes did not.
     """
 
@@ -68,6 +70,7 @@ class ClassifyProcessor:
         opinion_partitions: int,
         preparer: Preparer,
         classifier: Classifier,
+        closed_at: Callable[[int], int],
         deadly: Callable[[Sequence[str]], Awaitable[set[int]]],
         metrics: Metrics,
     ) -> None:
@@ -78,6 +81,7 @@ class ClassifyProcessor:
         self._opinion_partitions = opinion_partitions
         self._preparer = preparer
         self._classifier = classifier
+        self._closed_at = closed_at
         self._deadly = deadly
         self._careful_until = 0
         self._metrics = metrics
@@ -237,10 +241,10 @@ class ClassifyProcessor:
         return claims
 
     def _watermarks(self, time_ms: int | None) -> list[Output]:
-        """Behind the opinions it covers, when there is something new to say."""
-        if time_ms is None or time_ms == self._promised:
+        """Behind the opinions it covers, when it closes a bucket."""
+        if time_ms is None or self._closed_at(time_ms) == self._promised:
             return []
-        self._promised = time_ms
+        self._promised = self._closed_at(time_ms)
         return self._mark(time_ms)
 
     def _mark(self, time_ms: int, *, idle: bool = False, still_idle: bool = False) -> list[Output]:

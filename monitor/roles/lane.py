@@ -31,6 +31,9 @@ BEGUN = "begun "
 CARE_AFTER = 2
 """So many times work was begun at one offset and never ended: no coincidence any more (a kill, a host that went away)."""
 
+ALONE_AFTER = 3
+"""Care has not helped: no record is deadly by itself, but some are together (memory, a fault of one shape of batch)."""
+
 
 class Start(NamedTuple):
     """Where a lane begins."""
@@ -107,6 +110,7 @@ class Lane:
         self._queued = 0
         self._queued_bytes = 0
         self._chunk = 1
+        self._alone_until = 0
         self._expected: int | None = None
         self._ledger: Ledger[Output] = Ledger(0)
         self._asides: list[Output] = []
@@ -144,8 +148,11 @@ class Lane:
             return
         if records[0].offset < self._expected:
             records = [record for record in records if record.offset >= self._expected]
-        for place in range(0, len(records), self._chunk):
-            self._queue.append(records[place : place + self._chunk])
+        place = 0
+        while place < len(records):
+            count = 1 if records[place].offset < self._alone_until else self._chunk
+            self._queue.append(records[place : place + count])
+            place += count
         if records:
             self._expected = records[-1].offset + 1
             self._queued += len(records)
@@ -216,9 +223,10 @@ class Lane:
         self.processor = processor
         begun = _begun(committed)
         careful_until = committed.offset + MAX_CONCURRENT * self._chunk if committed and begun >= CARE_AFTER else 0
+        self._alone_until = careful_until if begun >= ALONE_AFTER else 0
         if careful_until:
             log.warning("partition.careful", topic=self.partition.topic, partition=self.partition.partition,
-                        offset=committed.offset if committed else 0, attempts=begun)  # fmt: skip
+                        offset=committed.offset if committed else 0, attempts=begun, alone=bool(self._alone_until))  # fmt: skip
         position = await processor.restore(Start(committed.offset if committed else None, careful_until))
         self._ledger = Ledger(position or 0)
         self._expected = position or 0
@@ -244,7 +252,9 @@ class Lane:
             self._queued -= len(records)
             self._queued_bytes -= size_bytes
             result = await processor.start(records)
-            group.create_task(self._finish(work, result, slots))
+            finishing = group.create_task(self._finish(work, result, slots))
+            if records[0].offset < self._alone_until:
+                await asyncio.wait([finishing])
             await self._await_records(processor)
 
     async def _await_records(self, processor: Processor) -> None:

@@ -42,10 +42,10 @@ from monitor.inference.engine import Engine
 from monitor.inference.probe import deadly
 from monitor.metrics import Metrics
 from monitor.records import Alert, Pulse
-from monitor.roles.actions import ActionFeed
 from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.correlate import CorrelateProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
+from monitor.roles.feeds import ActionFeed, WatchlistFeed
 from monitor.roles.follow import follow
 from monitor.roles.notify import NotifyProcessor, read_rows
 from monitor.roles.pulse import Pulses, beat
@@ -103,7 +103,8 @@ class App:
         )
         self.url = ""
         self.partitions: dict[str, int] = {}
-        self.watchlist = WatchlistKeeper(config.watchlist, self.metrics)
+        # The embedded broker forgets everything: there a change is made in the file.
+        self.watchlist = WatchlistKeeper(config.watchlist, self.metrics, in_file=config.kafka.embedded)
         self._bundle = Bundle.load(config.inference.bundle)
         self._roles: dict[str, StreamRole] = {}
         self._feed: ActionFeed | None = None
@@ -155,7 +156,7 @@ class App:
                 self.kafka,
                 names,
                 configs=configs,
-                single=[topics.incidents, topics.alerts, topics.pulse],
+                single=[topics.incidents, topics.alerts, topics.pulse, topics.watchlist],
                 like={topics.state: topics.opinions, topics.notify: topics.alerts},
             ),
             stopping=self._stopping,
@@ -168,12 +169,14 @@ class App:
             "delivery.mode", mode="exactly once" if transactions else "at least once, with deterministic ids",
             bundle=self._bundle.version, watchlist=self.watchlist.current.version,
         )  # fmt: skip
+        changes = WatchlistFeed(self.kafka, topics.watchlist, self.watchlist)
+        await client.patiently("reading the watchlist's changes", changes.restore, stopping=self._stopping)
         await self._make_roles(stack, partitions, transactions)
         drain_s = self.config.service.shutdown_timeout_s
         jobs: list[Coroutine[Any, Any, None]] = [
             role.run(self._stopping, drain_s=drain_s) for role in self._roles.values()
         ]
-        jobs.append(self.watchlist.follow(self._stopping))
+        jobs += [self.watchlist.follow(self._stopping), changes.run(self._stopping)]
         if self._feed is not None:
             jobs.append(self._feed.run(self._stopping))
         producer = client.producer(self.kafka)

@@ -299,9 +299,37 @@ class Action(Record, frozen=True):
     """With mute: when it ends. A later mute or unmute of the same entity replaces it."""
     note: str = ""
     changes: tuple[str, ...] = ()
-    """With watchlist: `+id`, `~id` or `-id` of entities added, changed and removed. With erase: hashes of what went."""
+    """With watchlist: `+id`, `~id` or `-id` of entities added, changed and removed, `=id` of one that is as the file has it
+    again. With erase: hashes of what went."""
     version: str = ""
     """With watchlist: the version that came of it."""
+
+
+class WatchedEntity(Record, frozen=True):
+    """What is watched of an entity: see the watchlist file."""
+
+    name: str
+    aliases: dict[str, tuple[str, ...]]
+    exclude: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+
+
+class WatchlistChange(Record, frozen=True):
+    """An entity as someone changed it on the status page. Key on the watchlist topic: `entity`; a deleted key takes it back.
+
+    Every process lays it over its watchlist file, for as long as the file's own entry is the one that was replaced: whoever
+    changes that entry in the file afterwards has the last word.
+    """
+
+    entity: str
+    who: str
+    at_ms: int
+    """The wall clock's."""
+    over: str = ""
+    """Digest of the file's entry that it replaces; empty where the file has none."""
+    definition: WatchedEntity | None = None
+    """None: it is watched no longer."""
 
 
 class Pulse(Record, frozen=True):
@@ -386,5 +414,6 @@ decode_opinion_message = msgspec.json.Decoder(OpinionMessage).decode
 decode_step_message = msgspec.json.Decoder(StepMessage).decode
 decode_alert_event = msgspec.json.Decoder(AlertEvent).decode
 decode_action = msgspec.json.Decoder(Action).decode
+decode_watchlist_change = msgspec.json.Decoder(WatchlistChange).decode
 decode_pulse = msgspec.json.Decoder(Pulse).decode
 decode_deadletter = msgspec.json.Decoder(DeadLetter).decode

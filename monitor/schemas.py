@@ -6,7 +6,18 @@ from typing import Any
 
 import msgspec
 
-from monitor.records import Action, AlertEvent, Closed, DeadLetter, EntityStep, Erasure, Opinion, Pulse, Watermark
+from monitor.records import (
+    Action,
+    AlertEvent,
+    Closed,
+    DeadLetter,
+    EntityStep,
+    Erasure,
+    Opinion,
+    Pulse,
+    WatchlistChange,
+    Watermark,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -35,10 +46,11 @@ _DOCUMENT: dict[str, Any] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """By record name: document (in), opinion, watermark, erasure, step, closed, alert, deadletter, action and pulse (out).
+    """By record name: document (in), opinion, watermark, erasure, step, closed, alert, deadletter, action, watchlist_change
+    and pulse (out).
 
     >>> sorted(schemas())
-    ['action', 'alert', 'closed', 'deadletter', 'document', 'erasure', 'opinion', 'pulse', 'step', 'watermark']
+    ['action', 'alert', 'closed', 'deadletter', 'document', 'erasure', 'opinion', 'pulse', 'step', 'watchlist_change', 'watermark']
     """
     made = {
         name: msgspec.json.schema(kind)
@@ -51,6 +63,7 @@ def schemas() -> dict[str, dict[str, Any]]:
             ("alert", AlertEvent),
             ("deadletter", DeadLetter),
             ("action", Action),
+            ("watchlist_change", WatchlistChange),
             ("pulse", Pulse),
         )
     }

@@ -1,4 +1,4 @@
-"""The watchlist in force: read at start, re-read on SIGHUP and when the file changes; a broken new file keeps the old."""
+"""The watchlist in force: the file, re-read on SIGHUP and when it changes, and what people changed on the page over it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -14,7 +14,8 @@ from watchfiles import awatch
 
 from monitor.errors import BabelwatchError
 from monitor.metrics import Metrics
-from monitor.watchlist import Watchlist, load_watchlist, parse_watchlist
+from monitor.records import WatchlistChange
+from monitor.watchlist import Watchlist, entity_of, in_force, lay_over, load_watchlist, parse_watchlist
 
 log = structlog.get_logger("monitor.watchlist")
 
@@ -23,24 +24,28 @@ LOOK_MS = 5000
 
 
 class WatchlistKeeper:
-    """Holds the current watchlist and tells its listeners of a new one.
+    """Holds the current watchlist and tells its listeners of a new one; a broken new file keeps the old.
 
     Args:
         path: The watchlist file.
         metrics: Counts reloads.
+        in_file: Whether people's changes are made in the file, rather than laid over it.
 
     Raises:
         ConfigError: the file cannot be used (at construction only).
     """
 
-    def __init__(self, path: Path, metrics: Metrics) -> None:
+    def __init__(self, path: Path, metrics: Metrics, *, in_file: bool = True) -> None:
         self._path = path
         self._metrics = metrics
         self._listeners: list[Callable[[Watchlist], None]] = []
         self.error = ""
         """Why the newest file is not in force; empty when it is."""
         self._seen = self._content()
-        self.current = load_watchlist(path)
+        self.in_file = in_file
+        self.base = self.current = load_watchlist(path)
+        self.changes: dict[str, WatchlistChange] = {}
+        """What people changed, by entity; some of it may be overtaken by the file (see `in_force`)."""
         metrics.watchlist_entities.set(len(self.current.entities))
         metrics.watchlist_in_force.set(1)
 
@@ -62,17 +67,47 @@ class WatchlistKeeper:
         self.error = ""
         self._metrics.watchlist_reloads.labels("ok").inc()
         self._metrics.watchlist_in_force.set(1)
+        self.base = fresh
+        self._tell()
+        return True
+
+    def lay(self, changes: Mapping[str, WatchlistChange]) -> None:
+        """Lay all of these over the file, and no others; those that cannot be used are told of in the log."""
+        self.changes = {}
+        for entity, change in changes.items():
+            try:
+                entity_of(change)
+                self.changes[entity] = change
+            except BabelwatchError as error:
+                log.error("watchlist.change_rejected", reason=str(error))
+        self._tell()
+
+    def take(self, entity: str, change: WatchlistChange | None) -> None:
+        """Lay one more change over the file, or take one back (None)."""
+        changes = {name: known for name, known in self.changes.items() if name != entity}
+        self.lay(changes if change is None else {**changes, entity: change})
+
+    def overtaken(self, change: WatchlistChange) -> bool:
+        """Whether the file was changed there since, so that its word holds."""
+        return not in_force(change, self.base)
+
+    def _tell(self) -> None:
+        fresh = lay_over(self.base, self.changes.values())
         if fresh.version != self.current.version:
             self.current = fresh
             self._metrics.watchlist_entities.set(len(fresh.entities))
             for listener in self._listeners:
                 listener(fresh)
-            log.info("watchlist.loaded", path=str(self._path), entities=len(fresh.entities), version=fresh.version)
-        return True
+            changed = sum(not self.overtaken(change) for change in self.changes.values())
+            log.info(
+                "watchlist.loaded", path=str(self._path), entities=len(fresh.entities), version=fresh.version, changed=changed
+            )  # fmt: skip
 
     @property
     def writable(self) -> bool:
-        """Whether `edit` can replace the file: a mounted ConfigMap cannot be written."""
+        """Whether changes are taken: always, unless they are made in a file that cannot be written."""
+        if not self.in_file:
+            return True
         target = self._path.resolve()
         return os.access(target.parent, os.W_OK) and os.access(target, os.W_OK)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from pydantic import Field, StringConstraints, ValidationError
 
 from monitor.errors import ConfigError
+from monitor.records import WatchedEntity, WatchlistChange
 from monitor.settings import Settings, as_toml
 
 MIN_ALIAS_CHARS = 2
@@ -41,6 +43,11 @@ class Entity(Settings):
     def names(self) -> tuple[str, ...]:
         """All aliases once."""
         return tuple(dict.fromkeys(alias for aliases in self.aliases.values() for alias in aliases))
+
+    @property
+    def digest(self) -> str:
+        """Tells one definition from another; without defaults, so that a later version with more options says the same."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:12]
 
 
 class _File(Settings):
@@ -95,6 +102,67 @@ def parse_watchlist(text: str, path: Path) -> Watchlist:
     return Watchlist(file.entity)
 
 
+# --- changes that are laid over the file ------------------------------------------------------------------------------
+
+
+def change_of(base: Watchlist, entity_id: str, entity: Entity | None, *, who: str, at_ms: int) -> WatchlistChange:
+    """The record of a change: an entity as it is to be, or None for one that is to be watched no longer.
+
+    Raises:
+        ConfigError: the entity cannot be used.
+    """
+    if entity is not None and (problems := _inconsistencies(Path("watchlist"), (entity,))):
+        raise ConfigError("\n".join(problems))
+    known = base.entities.get(entity_id)
+    definition = msgspec.convert(entity.model_dump(exclude={"id"}), WatchedEntity) if entity is not None else None
+    over = known.digest if known is not None else ""
+    return WatchlistChange(entity=entity_id, who=who, at_ms=at_ms, over=over, definition=definition)
+
+
+def entity_of(change: WatchlistChange) -> Entity | None:
+    """The entity that a change makes; None where it takes one away.
+
+    Raises:
+        ConfigError: this version cannot use it.
+    """
+    if change.definition is None:
+        return None
+    try:
+        return Entity.model_validate({"id": change.entity, **msgspec.to_builtins(change.definition)})
+    except ValidationError as error:
+        raise ConfigError(f"entity {change.entity}: {error.errors(include_url=False)[0]['msg']}") from None
+
+
+def in_force(change: WatchlistChange, base: Watchlist) -> bool:
+    """Whether the file's entry is still the one that the change replaced."""
+    known = base.entities.get(change.entity)
+    return change.over == (known.digest if known is not None else "")
+
+
+def lay_over(base: Watchlist, changes: Iterable[WatchlistChange]) -> Watchlist:
+    """The file's watchlist with what was changed over it; the file's alone when nothing would be left.
+
+    The result is the same for the same file and changes, in whatever order they came.
+    """
+    entities = dict(base.entities)
+    for change in sorted(changes, key=lambda change: change.entity):
+        if in_force(change, base):
+            entity = entity_of(change)
+            if entity is None:
+                entities.pop(change.entity, None)
+            else:
+                entities[change.entity] = entity
+    return Watchlist(tuple(entities.values())) if entities else base
+
+
+def as_file(watchlist: Watchlist) -> str:
+    """A watchlist file's content."""
+    return "\n\n".join("\n".join(_block(entity)) for entity in watchlist.entities.values()) + "\n"
+
+
+# --- changes in the file ------------------------------------------------------------------------------------------------
+
+
 def with_entity(text: str, entity: Entity) -> str:
     """A watchlist file's content with an entity added, or put in the place of the one with its id.
 
@@ -103,9 +171,7 @@ def with_entity(text: str, entity: Entity) -> str:
     Raises:
         ConfigError: the file is written in a way that cannot be edited here.
     """
-    block = ["[[entity]]"]
-    for key, value in entity.model_dump(mode="json", exclude_defaults=True).items():
-        block.append(f"{key} = {as_toml(value)}")
+    block = _block(entity)
     blocks = _blocks(text)
     lines = text.rstrip("\n").split("\n")
     if entity.id in blocks:
@@ -128,6 +194,11 @@ def without_entity(text: str, entity_id: str) -> str:
     while end < len(lines) and not lines[end].strip():
         end += 1
     return "\n".join(lines[:first] + lines[end:]) + "\n"
+
+
+def _block(entity: Entity) -> list[str]:
+    values = entity.model_dump(mode="json", exclude_defaults=True)
+    return ["[[entity]]", *(f"{key} = {as_toml(value)}" for key, value in values.items())]
 
 
 def _blocks(text: str) -> dict[str, tuple[int, int]]:

@@ -26,6 +26,10 @@ class TopicSettings(Settings):
     deadletter: str = Field("babelwatch.deadletter", description="Records that could not be used, with the reason.")
     review: str = Field("babelwatch.review", description="Incidents that people marked as false alarms.")
     audit: str = Field("babelwatch.audit", description="Everything that people did: who, what, when; keyed by entity.")
+    watchlist: str = Field(
+        "babelwatch.watchlist",
+        description="What people changed in the watchlist on the status page, compacted, keyed by entity; one partition.",
+    )
     pulse: str = Field("babelwatch.pulse", description="How each process does, every few seconds; for the status page.")
     state: str = Field("babelwatch.state", description="State of the detect role, compacted.")
     notify: str = Field(
@@ -57,7 +61,7 @@ STATE_TOPIC = {
     # KIP-354: what was replaced or deleted is physically gone within a day, whatever the traffic.
     "max.compaction.lag.ms": str(DAY_MS),
 }
-"""State of a role: the newest row of each key is all that is ever read."""
+"""State of a role, or of the watchlist: the newest row of each key is all that is ever read."""
 
 BY_BROKER_CLOCK = {"message.timestamp.type": "LogAppendTime"}
 """For the topics that Babelwatch writes: with a wrong clock on our side the broker would refuse the records (the future) or
@@ -83,7 +87,7 @@ def topic_configs(topics: TopicSettings, retention: RetentionSettings) -> dict[s
         topic: {"cleanup.policy": "delete", "retention.ms": f"{ms:.0f}", "segment.ms": f"{min(ms, DAY_MS):.0f}"}
         for topic, ms in kept_ms.items()
     }
-    configs = {**deleted, topics.state: STATE_TOPIC, topics.notify: STATE_TOPIC}
+    configs = {**deleted, topics.state: STATE_TOPIC, topics.notify: STATE_TOPIC, topics.watchlist: STATE_TOPIC}
     return {topic: {**config, **BY_BROKER_CLOCK} for topic, config in configs.items()}
 
 

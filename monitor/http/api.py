@@ -19,7 +19,7 @@ from monitor.http.operations import Call, Operation, asking_of, openapi
 from monitor.records import Action
 from monitor.settings import Settings
 from monitor.watch import WatchlistKeeper
-from monitor.watchlist import Entity, Watchlist, with_entity, without_entity
+from monitor.watchlist import Entity, as_file, change_of, with_entity, without_entity
 
 BASE = "/api/v1"
 
@@ -99,13 +99,27 @@ class WhichActions(msgspec.Struct, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
 
 
+class WatchlistEdit(Settings):
+    """What someone changed of an entity here, laid over the watchlist file."""
+
+    entity: str
+    who: str
+    at_ms: int
+    removed: bool
+    overtaken: bool
+    """The file was changed there since, so that its word holds."""
+
+
 class WatchlistView(Settings):
     """The watchlist in force."""
 
     version: str
     writable: bool
-    """Whether this process may write the file."""
+    """Whether changes are taken here."""
+    in_file: bool
+    """Whether they are made in the file, rather than laid over it."""
     entities: tuple[Entity, ...]
+    edits: tuple[WatchlistEdit, ...]
 
 
 def refuse(status: int, reason: str, **headers: str) -> web.HTTPException:
@@ -237,7 +251,11 @@ class Api:
 
     async def get_watchlist(self, _: Call) -> WatchlistView:
         """The watchlist in force."""
-        return self._view(self._watchlist.current)
+        return self._view()
+
+    async def get_watchlist_file(self, _: Call) -> web.Response:
+        """The watchlist in force as a watchlist file."""
+        return web.Response(text=as_file(self._watchlist.current), content_type="application/toml")
 
     async def put_entity(self, call: Call) -> WatchlistView:
         """Watch an entity, or change what is watched of it."""
@@ -246,36 +264,78 @@ class Api:
             raise refuse(422, f"the id in the body is {entity.id}, the path names another")
         known = entity.id in self._watchlist.current.entities
         change = f"{'~' if known else '+'}{entity.id}"
-        return await self._edit(call, lambda text: with_entity(text, entity), entity.id, change)
+        return await self._edit(call, entity.id, entity, change)
 
     async def delete_entity(self, call: Call) -> WatchlistView:
         """Watch an entity no longer."""
         name = call.path["entity"]
         if name not in self._watchlist.current.entities:
             raise refuse(404, "no such entity is watched")
-        return await self._edit(call, lambda text: without_entity(text, name), name, f"-{name}")
+        return await self._edit(call, name, None, f"-{name}")
 
-    async def _edit(self, call: Call, change: Callable[[str], str], entity: str, what: str) -> WatchlistView:
+    async def delete_edit(self, call: Call) -> WatchlistView:
+        """Take back what was changed here of an entity: the file's word holds again."""
+        name = call.path["entity"]
+        if name not in self._watchlist.changes:
+            raise refuse(404, "nothing was changed here of such an entity")
+        self._matches(call)
+        await self._desk.change_watchlist(name, None)
+        self._watchlist.take(name, None)
+        return await self._audited(call, name, f"={name}")
+
+    def _matches(self, call: Call) -> None:
         wanted = call.request.headers.get("If-Match", "").strip('"')
         if wanted not in ("", "*", self._watchlist.current.version):
             raise refuse(412, f"the watchlist has changed: it is at version {self._watchlist.current.version}")
         if self._desk.producer is None:
             raise refuse(503, "Kafka is not reached yet, so the change could not be recorded")
+
+    async def _edit(self, call: Call, name: str, entity: Entity | None, what: str) -> WatchlistView:
+        self._matches(call)
+        if self._watchlist.in_file:
+            self._edit_file(name, entity)
+        else:
+            keeper = self._watchlist
+            try:
+                change = change_of(keeper.base, name, entity, who=call.who.name, at_ms=self._now_ms)
+            except ConfigError as error:
+                raise refuse(422, str(error)) from None
+            if entity is None and list(keeper.current.entities) == [name]:
+                raise refuse(422, "nothing would be watched")
+            await self._desk.change_watchlist(name, change)
+            keeper.take(name, change)
+        return await self._audited(call, name, what)
+
+    def _edit_file(self, name: str, entity: Entity | None) -> None:
         try:
-            changed = self._watchlist.edit(change)
+            self._watchlist.edit(
+                lambda text: with_entity(text, entity) if entity is not None else without_entity(text, name)
+            )
         except ConfigError as error:
             raise refuse(422, str(error)) from None
         except KeyError:
             raise refuse(409, "the file on disk holds no such entity; it was changed by hand") from None
         except OSError as error:
             raise refuse(409, f"the watchlist file cannot be written here: {error.strerror}") from None
-        await self._desk.act("watchlist", call.who.name, entity=entity, changes=(what,), version=changed.version)
-        return self._view(changed)
 
-    def _view(self, watchlist: Watchlist) -> WatchlistView:
+    async def _audited(self, call: Call, name: str, what: str) -> WatchlistView:
+        version = self._watchlist.current.version
+        await self._desk.act("watchlist", call.who.name, entity=name, changes=(what,), version=version)
+        return self._view()
+
+    def _view(self) -> WatchlistView:
+        keeper = self._watchlist
+        edits = tuple(
+            WatchlistEdit(
+                entity=change.entity, who=change.who, at_ms=change.at_ms, removed=change.definition is None,
+                overtaken=keeper.overtaken(change),
+            )
+            for change in keeper.changes.values()
+        )  # fmt: skip
         return WatchlistView(
-            version=watchlist.version, writable=self._watchlist.writable, entities=tuple(watchlist.entities.values())
-        )
+            version=keeper.current.version, writable=keeper.writable, in_file=keeper.in_file,
+            entities=tuple(keeper.current.entities.values()), edits=edits,
+        )  # fmt: skip
 
     # --- signing in -----------------------------------------------------------------------------------------------
 
@@ -324,8 +384,10 @@ OPERATIONS = (
     _op("GET", "/actions", Api.list_actions, list[Action], query=WhichActions),
     _op("POST", "/actions", Api.post_action, Action, role="operator", body=ActionRequest, status=201, problems=(404, 503)),
     _op("GET", "/watchlist", Api.get_watchlist, WatchlistView),
+    _op("GET", "/watchlist.toml", Api.get_watchlist_file, media_type="application/toml"),
     _op("PUT", "/watchlist/{entity}", Api.put_entity, WatchlistView, role="operator", body=Entity, problems=_EDIT, headers=_MATCH, patterns=_ENTITY),
     _op("DELETE", "/watchlist/{entity}", Api.delete_entity, WatchlistView, role="operator", problems=(404, *_EDIT), headers=_MATCH, patterns=_ENTITY),
+    _op("DELETE", "/watchlist/{entity}/edit", Api.delete_edit, WatchlistView, role="operator", problems=(404, 412, 503), headers=_MATCH, patterns=_ENTITY),
     _op("GET", "/session", Api.get_session, views.Session),
     _op("POST", "/session", Api.post_session, views.Session, role=None, body=SignIn, problems=(401, 403, 429)),
     _op("DELETE", "/session", Api.delete_session, role=None, status=204, problems=(403,)),

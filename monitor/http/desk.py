@@ -1,4 +1,5 @@
-"""What people do: each action is written to the audit topic before it counts, false alarms to the review topic too."""
+"""What people do: each action is written to the audit topic before it counts, false alarms to the review topic too, and
+changes of the watchlist to a topic of theirs."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from aiokafka.errors import KafkaError
 from monitor.broker.settings import TopicSettings
 from monitor.errors import BabelwatchError
 from monitor.http.board import Board
-from monitor.records import Action, ActionKind, encode
+from monitor.records import Action, ActionKind, WatchlistChange, encode
 
 log = structlog.get_logger("monitor.desk")
 
@@ -63,17 +64,28 @@ class Desk:
             id=uuid.uuid4().hex, kind=kind, who=who, at_ms=at_ms, entity=entity, incident=incident,
             until_ms=at_ms + for_s * 1000 if for_s else 0, note=note, changes=changes, version=version,
         )  # fmt: skip
-        if self.producer is None:
-            raise DeskClosedError("Kafka is not reached yet, so the action cannot be recorded")
         key, value = entity.encode() or NO_ENTITY, encode(action)
-        try:
-            if kind == "false_alarm":
-                await self.producer.send_and_wait(self._topics.review, value, key=key)
-            await self.producer.send_and_wait(self._topics.audit, value, key=key)
-        except KafkaError as error:
-            raise DeskClosedError(f"Kafka did not take the action: {type(error).__name__}") from error
+        if kind == "false_alarm":
+            await self._write(self._topics.review, key, value)
+        await self._write(self._topics.audit, key, value)
         log.info("action", kind=kind, who=who, entity=entity, incident=incident, until_ms=action.until_ms)
         self._on_action(action)
         self._board.on_action(action)
         self._board.changed()
         return action
+
+    async def change_watchlist(self, entity: str, change: WatchlistChange | None) -> None:
+        """Write a change for every process to take, or that one is taken back; when this returns, it is durable.
+
+        Raises:
+            DeskClosedError: the broker does not take it.
+        """
+        await self._write(self._topics.watchlist, entity.encode(), encode(change) if change is not None else None)
+
+    async def _write(self, topic: str, key: bytes, value: bytes | None) -> None:
+        if self.producer is None:
+            raise DeskClosedError("Kafka is not reached yet, so this cannot be recorded")
+        try:
+            await self.producer.send_and_wait(topic, value, key=key)
+        except KafkaError as error:
+            raise DeskClosedError(f"Kafka did not take it: {type(error).__name__}") from error

@@ -23,7 +23,7 @@ from monitor.detection.erasing import erase_from_alert
 from monitor.metrics import Metrics
 from monitor.privacy import ERASED
 from monitor.records import Origin, cloud_event, decode_alert_event, encode
-from monitor.roles.actions import ActionFeed
+from monitor.roles.feeds import ActionFeed
 from monitor.roles.lane import Start
 from monitor.sinks.base import Delivered, DigestSink, Outcome, Rejected, Retry, Sink, retry_delay
 from monitor.sinks.outbox import Held, Notice, Outbox, Single

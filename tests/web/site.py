@@ -20,6 +20,7 @@ from monitor.http.server import Site, serve
 from monitor.http.settings import HttpSettings
 from monitor.metrics import Metrics
 from monitor.records import Record, cloud_event, encode
+from monitor.roles.feeds import WatchlistFeed
 from monitor.roles.follow import follow
 from monitor.watch import WatchlistKeeper
 from tests.web import scene
@@ -100,7 +101,7 @@ class PageProcess:
         metrics = Metrics()
         board = Board(DetectionSettings())
         desk = Desk(self.topics, board)
-        keeper = WatchlistKeeper(self.watchlist_file, metrics)
+        keeper = WatchlistKeeper(self.watchlist_file, metrics, in_file=False)
         keeper.listen(lambda w: board.watch({e.id: (e.name, e.labels) for e in w.entities.values()}))
         self._producer = desk.producer = client.producer(self.kafka)
         await self._producer.start()
@@ -109,7 +110,10 @@ class PageProcess:
             task = asyncio.create_task(
                 follow(board, kafka=self.kafka, topics=self.topics, partitions=partitions, transactions=False, stopping=self._stop)
             )  # fmt: skip
+            changes = WatchlistFeed(self.kafka, self.topics.watchlist, keeper)
+            await changes.restore()
+            following = asyncio.create_task(changes.run(self._stop))
             self._ready.set_result(url)
             await self._stop.wait()
-            await task
+            await asyncio.gather(task, following)
         await self._producer.stop()

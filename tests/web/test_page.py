@@ -230,7 +230,10 @@ def test_what_one_person_does_is_seen_on_another_replica(browser: Browser, start
     browser.sees("a film of that name", ".timeline")
 
 
-def test_the_watchlist_is_changed_by_hand(browser: Browser, page: PageProcess) -> None:
+def test_the_watchlist_is_changed_by_hand_and_every_replica_takes_it(browser: Browser, start: Start) -> None:
+    page = start()
+    there = start(page.topics)  # with a file of its own
+    before = page.watchlist_file.read_text(encoding="utf-8")
     browser.open(f"{page.url}/#/watchlist")
     browser.one('[data-edit=""]').click()
     form = browser.one("dialog[open] form")
@@ -246,10 +249,33 @@ def test_the_watchlist_is_changed_by_hand(browser: Browser, page: PageProcess) -
     labels.send_keys("owner: office")
     browser.one("dialog[open] button[type=submit]").click()
     browser.sees("إنيتك", ".entries")
-    assert 'ar" = ["إنيتك"]' in page.watchlist_file.read_text(encoding="utf-8")
-    browser.open(page.url)
+    browser.sees("changed here by local", ".entries")
+    assert page.watchlist_file.read_text(encoding="utf-8") == before
+    browser.open(there.url)
     browser.sees("Initech", ".watched")
     browser.sees("changed the watchlist: +initech", ".activity")
+
+    browser.open(f"{there.url}/#/watchlist")
+    browser.one("[data-drop=orvane-bank]").click()
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("Removed here", ".watchlist")
+    browser.open(page.url)
+    browser.until(lambda: "Orvane" not in browser.text(".watched"), "the other replica watches it no longer")
+    browser.open(f"{page.url}/#/watchlist")
+    browser.one(".entries [data-back=orvane-bank]").click()
+    browser.sees("Orvane Bank", ".entries")
+    browser.one("[data-back=initech]").click()
+    browser.until(lambda: "Initech" not in browser.text(".entries"), "it is as the file has it")
+
+    # One that starts now knows it all, and whoever changes the file has the last word.
+    browser.open(f"{there.url}/#/watchlist")
+    browser.one("[data-drop=noor]").click()
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("Removed here", ".watchlist")
+    third = start(page.topics)
+    browser.open(third.url)
+    browser.sees("Orvane Bank", ".watched")
+    assert "شركة" not in browser.text(".watched")
 
 
 def test_signing_in_shows_the_page_and_a_viewer_can_only_look(

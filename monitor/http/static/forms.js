@@ -1,6 +1,6 @@
 // What people do: sign in, act on an incident or an entity, change the watchlist.
 import { ask, Refused } from "./api.js";
-import { h, patchChildren, words } from "./dom.js";
+import { h, patchChildren, when, words } from "./dom.js";
 
 const dialog = document.getElementById("dialog");
 const toast = document.getElementById("toast");
@@ -119,18 +119,37 @@ export async function watchlistPage(main, canAct) {
     return;
   }
   const may = canAct && list.writable;
+  const edits = new Map(list.edits.filter((edit) => !edit.overtaken).map((edit) => [edit.entity, edit]));
+  const byWhom = (edit) => [words("bdi", {}, edit.who), ", ", when(edit.at_ms, Date.now())];
+  const back = (edit, label) => may && h("button", { type: "button", "data-back": edit.entity }, label);
+  const aside = (title, found, label) => found.length > 0 && [h("h3", {}, title), h("ul", { class: "rows entries" }, found.map((edit) =>
+    h("li", { "data-key": `${title} ${edit.entity}` }, h("div", {}, h("code", {}, edit.entity), " ", h("small", {}, byWhom(edit))), h("p", { class: "act" }, back(edit, label)))))];
   const page = h("article", { class: "watchlist" },
     h("p", { class: "back" }, h("a", { href: "#/" }, "← Overview")),
     h("h2", { tabindex: -1, id: "watchlist-title" }, "Watchlist"),
-    h("p", { class: "quiet" }, "Version ", h("code", {}, list.version), list.writable ? "" : ". The file cannot be written from here: change it where it is kept."),
+    h("p", { class: "quiet" },
+      !list.writable ? "The file cannot be written from here: change it where it is kept."
+        : list.in_file ? "A change is made in the watchlist file."
+          : "A change is kept in Kafka and reaches every process; the watchlist file stays as it is. Where an entry of the file is changed later, the file has the last word.",
+      " Version ", h("code", {}, list.version), ", ", h("a", { href: "api/v1/watchlist.toml", download: "watchlist.toml" }, "as a file"), "."),
     may && h("p", { class: "act" }, h("button", { type: "button", class: "primary", "data-edit": "" }, "Watch another name")),
     h("ul", { class: "rows entries" }, list.entities.map((entity) => h("li", { "data-key": entity.id },
       h("div", {}, words("strong", {}, entity.name), " ", h("code", {}, entity.id),
+        edits.has(entity.id) && h("span", { class: "chip" }, "changed here by ", byWhom(edits.get(entity.id))),
         h("p", { class: "names" }, [...new Set(Object.values(entity.aliases).flat())].map((name) => words("bdi", { class: "chip" }, name)))),
       may && h("p", { class: "act" },
+        edits.has(entity.id) && back(edits.get(entity.id), "Undo"),
         h("button", { type: "button", "data-edit": entity.id }, "Change"),
-        h("button", { type: "button", "data-drop": entity.id }, "Remove"))))));
-  page.addEventListener("click", (event) => {
+        h("button", { type: "button", "data-drop": entity.id }, "Remove"))))),
+    aside("Removed here", list.edits.filter((edit) => edit.removed && !edit.overtaken), "Watch again"),
+    aside("Changed here, and in the file since: the file holds", list.edits.filter((edit) => edit.overtaken), "Forget it"));
+  page.addEventListener("click", async (event) => {
+    const undo = event.target.closest("[data-back]");
+    if (undo) {
+      await ask("DELETE", `/watchlist/${encodeURIComponent(undo.dataset.back)}/edit`, undefined, { "If-Match": `"${list.version}"` })
+        .then(() => tell("It is as the file has it."), (error) => tell(error.message, true));
+      again();
+    }
     const edit = event.target.closest("[data-edit]"), drop = event.target.closest("[data-drop]");
     if (edit) editEntity(list.entities.find((entity) => entity.id === edit.dataset.edit) || {}, list.version, again);
     if (drop) {

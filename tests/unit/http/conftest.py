@@ -17,7 +17,7 @@ from monitor.http.health import Check, Health
 from monitor.http.server import Site, make_app
 from monitor.http.settings import HttpSettings
 from monitor.metrics import Metrics
-from monitor.records import Action, decode_action
+from monitor.records import decode_action, decode_watchlist_change
 from monitor.watch import WatchlistKeeper
 
 WATCHLIST = """# a comment that must survive
@@ -39,10 +39,11 @@ aliases = { "*" = ["Globex"] }
 class Recorder:
     """Keeps what the desk sends, as a producer that is always there."""
 
-    sent: list[tuple[str, bytes, Action]] = field(default_factory=list)
+    sent: list[tuple[str, bytes, Any]] = field(default_factory=list)
 
-    async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> None:
-        self.sent.append((topic, key, decode_action(value)))
+    async def send_and_wait(self, topic: str, value: bytes | None, key: bytes) -> None:
+        decode = decode_watchlist_change if topic.endswith("watchlist") else decode_action
+        self.sent.append((topic, key, decode(value) if value is not None else None))
 
 
 @pytest.fixture

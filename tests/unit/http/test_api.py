@@ -15,6 +15,7 @@ from monitor.http.board import Board
 from monitor.http.settings import HttpSettings, TokenSettings
 from monitor.records import Pulse
 from monitor.watch import WatchlistKeeper
+from monitor.watchlist import parse_watchlist
 from tests.unit.http.conftest import WATCHLIST, Recorder
 from tests.unit.sinks.test_sinks import alert
 
@@ -169,6 +170,38 @@ async def test_a_watchlist_that_cannot_be_used_is_never_written(
         assert answer.status == status, await answer.text()
     assert (tmp_path / "watchlist.toml").read_text(encoding="utf-8") == WATCHLIST
     assert [p.name for p in tmp_path.iterdir()] == ["watchlist.toml"]
+
+
+async def test_a_change_is_laid_over_the_file_and_taken_back(
+    client: Any, keeper: WatchlistKeeper, recorder: Recorder, tmp_path: Path
+) -> None:
+    keeper.in_file = False
+    fresh = {"id": "initech", "name": "Initech", "aliases": {"*": ["Initech"]}}
+    assert (await client.put("/api/v1/watchlist/initech", json=fresh)).status == 200
+    shown = await (await client.delete("/api/v1/watchlist/acme")).json()
+    assert [entity["id"] for entity in shown["entities"]] == ["globex", "initech"]
+    assert [(e["entity"], e["who"], e["removed"], e["overtaken"]) for e in shown["edits"]] == [
+        ("initech", "local", False, False), ("acme", "local", True, False),
+    ]  # fmt: skip
+    (topic, key, change), _ = recorder.sent[:2]
+    assert (topic, key, change.entity) == ("babelwatch.watchlist", b"initech", "initech")
+    assert (tmp_path / "watchlist.toml").read_text(encoding="utf-8") == WATCHLIST
+    text = await (await client.get("/api/v1/watchlist.toml")).text()
+    assert list(parse_watchlist(text, Path("w")).entities) == ["globex", "initech"]
+
+    (tmp_path / "watchlist.toml").write_text(WATCHLIST.replace('["Acme"]', '["Acme", "#acme"]'), encoding="utf-8")
+    keeper.reload()
+    assert [e["overtaken"] for e in (await get(client, "/watchlist"))["edits"]] == [False, True]
+    assert "acme" in keeper.current.entities, "who changes the file has the last word"
+
+    assert (await client.delete("/api/v1/watchlist/globex/edit")).status == 404
+    stale = await client.delete("/api/v1/watchlist/initech/edit", headers={"If-Match": '"old"'})
+    assert stale.status == 412
+    assert (await client.delete("/api/v1/watchlist/initech/edit")).status == 200
+    assert recorder.sent[-1][2].changes == ("=initech",)
+    assert list(keeper.current.entities) == ["acme", "globex"]
+    for name, status in (("acme", 200), ("globex", 422)):
+        assert (await client.delete(f"/api/v1/watchlist/{name}")).status == status, name
 
 
 async def test_events_come_whole_first_and_then_only_what_changed(client: Any, board: Board, monkeypatch: Any) -> None:

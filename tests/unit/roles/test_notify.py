@@ -15,7 +15,7 @@ from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
 from monitor.records import Action, Alert, Severity, cloud_event, decode_alert_event, decode_deadletter, encode
-from monitor.roles.actions import ActionFeed
+from monitor.roles.feeds import ActionFeed
 from monitor.roles.lane import Start
 from monitor.roles.notify import NotifyProcessor
 from monitor.sinks.base import Delivered, Digest, Outcome, Rejected, Retry

@@ -262,15 +262,18 @@ def notify_test(
 @deadletter_app.command("replay")
 def deadletter_replay(
     reason: Annotated[list[str] | None, typer.Option(help="Only letters with these reasons.")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help="Only alerts that these sinks refused.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Send dead-lettered documents back to the documents topic, once what was wrong is mended."""
+    """Send dead letters back, once what was wrong is mended: documents to be read again, alerts to the sink that refused them."""
     with _told_plainly():
         from monitor.config import load_config
         from monitor.deadletters import replay_deadletters
 
-        counts = asyncio.run(replay_deadletters(load_config(config), set(reason or ()), dry_run=dry_run))
+        counts = asyncio.run(
+            replay_deadletters(load_config(config), set(reason or ()), sinks=set(sink or ()), dry_run=dry_run)
+        )
         for name, count in sorted(counts.items()):
             out.print(f"{count:8d}  {name}", highlight=False)
 

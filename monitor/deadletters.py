@@ -1,69 +1,160 @@
-"""Sending dead-lettered documents back, once what was wrong is mended (a mapping, a limit, a bug)."""
+"""Sending dead letters back, once what was wrong is mended: documents to be read again, alerts to the sink that refused them."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
+from collections.abc import Sequence, Set
+from types import TracebackType
+from typing import Self
 
-from aiokafka.structs import TopicPartition
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from monitor.broker import client
+from monitor.broker.deadletter import FOR_SINK, REPLAYED
+from monitor.broker.settings import KafkaSettings
 from monitor.config import Config
 from monitor.errors import BabelwatchError
-from monitor.records import decode_deadletter
+from monitor.records import DeadLetter, decode_deadletter
 
-REPLAYED = "babelwatch-replayed-from"
-"""Header of a document that was sent back: the dead-letter record it came from."""
+Kind = tuple[str, ...]
+"""What letters have in common: role, reason, and the sink if there is one."""
 
 
-async def replay_deadletters(config: Config, reasons: set[str], *, dry_run: bool) -> Counter[str]:
-    """Send the letters of the classify role back to the documents topic.
+async def replay_deadletters(
+    config: Config, reasons: Set[str], *, sinks: Set[str] = frozenset(), dry_run: bool
+) -> Counter[str]:
+    """Send documents back to the documents topic, and refused alerts to the alerts topic for their sink alone.
 
-    A group of its own remembers how far it came, so a letter is sent back once.
+    A sink's alert passes the notify role again, with its mutes and hours; one that a later step of its incident has
+    overtaken is not told any more. Each kind of letter has a consumer group that remembers how far it came, so a letter is
+    sent back once, and those that were left out can be sent another time.
 
     Args:
         config: Where Kafka is.
         reasons: Only these; empty for all.
+        sinks: Only alerts that these refused; empty for all, documents too.
         dry_run: Count only, and remember nothing.
 
     Returns:
-        Letters by what was done: `sent <reason>`, `cut <reason>` (the value was shortened), `other role`, `left`.
+        Letters by what was done: `sent <reason>`, `cut <reason>` (the value was shortened), `no sink <name>` (it is not in the
+        configuration), `left`; what no role would take again is in none.
     """
     if config.kafka.embedded:
         raise BabelwatchError("no Kafka is named", where="kafka.bootstrap_servers")
+    known = {sink.name for sink in config.sinks}
+    if unknown := sorted(sinks - known):
+        raise BabelwatchError(
+            f"there is no sink {unknown[0]!r}", where="sinks", hint=f"one of {', '.join(sorted(known))}"
+        )
     counts = await client.patiently(
         "looking up the topics", lambda: client.ensure_topics(config.kafka, [config.topics.deadletter])
     )
     partitions = [TopicPartition(config.topics.deadletter, p) for p in range(counts[config.topics.deadletter])]
-    group = f"{config.kafka.group_prefix}.deadletter-replay"
-    reader = client.consumer(config.kafka, group=group, read_committed=True)
-    writer = client.producer(config.kafka)
     done: Counter[str] = Counter()
+    reader = client.consumer(config.kafka, group=None, read_committed=True)
+    writer = client.producer(config.kafka)
     await client.patiently("connecting", reader.start)
     await client.patiently("connecting", writer.start)
     try:
-        reader.assign(partitions)
-        ends = await reader.end_offsets(partitions)
-        while any([await reader.position(p) < ends[p] for p in partitions]):
-            batches = await reader.getmany(timeout_ms=500, max_records=500)
-            for record in (r for records in batches.values() for r in records):
-                letter = decode_deadletter(record.value)
-                if letter.role != "classify":
-                    done["other role"] += 1
-                elif reasons and letter.reason not in reasons:
-                    done["left"] += 1
-                elif letter.truncated:
-                    done[f"cut {letter.reason}"] += 1
-                else:
-                    done[f"sent {letter.reason}"] += 1
-                    if not dry_run:
-                        value = base64.b64decode(letter.value) if letter.encoding == "base64" else letter.value.encode()
-                        place = f"{record.topic}/{record.partition}/{record.offset}".encode()
-                        await writer.send(config.topics.documents, value, key=record.key, headers=[(REPLAYED, place)])
-            if not dry_run:
-                await writer.flush()
-                await reader.commit()
+        async with _Progress(config.kafka, partitions) as progress:
+            reader.assign(partitions)
+            await reader.seek_to_beginning()
+            ends = await reader.end_offsets(partitions)
+            while any([await reader.position(p) < ends[p] for p in partitions]):
+                for batch in (await reader.getmany(timeout_ms=500, max_records=500)).values():
+                    for record in batch:
+                        letter = _letter(record)
+                        if letter is None or not _wanted(letter):
+                            continue
+                        kind = (letter.role, letter.reason, *([letter.sink] if letter.sink else []))
+                        if await progress.passed(kind, record):
+                            continue
+                        what = _what(letter, reasons, sinks, known)
+                        done[what] += 1
+                        if what.startswith("sent ") and not dry_run:
+                            topic = config.topics.alerts if letter.sink else config.topics.documents
+                            await writer.send(topic, _value(letter), key=record.key, headers=_headers(letter, record))
+                            progress.note(kind, record)
+            await writer.flush()
+            await progress.commit()
     finally:
         await writer.stop()
         await reader.stop()
     return done
+
+
+def _letter(record: ConsumerRecord[bytes, bytes]) -> DeadLetter | None:
+    try:
+        return decode_deadletter(record.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _wanted(letter: DeadLetter) -> bool:
+    """Whether there is a role that may take it again."""
+    return letter.role == "classify" or bool(letter.sink)
+
+
+def _what(letter: DeadLetter, reasons: Set[str], sinks: Set[str], known: Set[str]) -> str:
+    if (reasons and letter.reason not in reasons) or (sinks and letter.sink not in sinks):
+        return "left"
+    if letter.sink and letter.sink not in known:
+        return f"no sink {letter.sink}"
+    return f"{'cut' if letter.truncated else 'sent'} {letter.reason}"
+
+
+def _value(letter: DeadLetter) -> bytes:
+    return base64.b64decode(letter.value) if letter.encoding == "base64" else letter.value.encode()
+
+
+def _headers(letter: DeadLetter, record: ConsumerRecord[bytes, bytes]) -> Sequence[tuple[str, bytes]]:
+    place = (REPLAYED, f"{record.topic}/{record.partition}/{record.offset}".encode())
+    return [place, (FOR_SINK, letter.sink.encode())] if letter.sink else [place]
+
+
+class _Progress:
+    """How far each kind of letters was sent back: the committed offsets of a consumer group for each.
+
+    Args:
+        settings: The connection.
+        partitions: Of the dead-letter topic.
+    """
+
+    def __init__(self, settings: KafkaSettings, partitions: Sequence[TopicPartition]) -> None:
+        self._settings = settings
+        self._partitions = partitions
+        self._groups: dict[Kind, AIOKafkaConsumer] = {}
+        self._passed: dict[Kind, dict[TopicPartition, int]] = {}
+        self._noted: dict[Kind, dict[TopicPartition, OffsetAndMetadata]] = {}
+
+    async def passed(self, kind: Kind, record: ConsumerRecord[bytes, bytes]) -> bool:
+        """Whether a letter was sent back by an earlier run."""
+        if kind not in self._groups:
+            name = ".".join((self._settings.group_prefix, "deadletter-replay", *kind))
+            group = self._groups[kind] = client.consumer(self._settings, group=name, read_committed=True)
+            await client.patiently("connecting", group.start)
+            group.assign(self._partitions)
+            self._passed[kind] = {p: await group.committed(p) or 0 for p in self._partitions}
+        return bool(record.offset < self._passed[kind][TopicPartition(record.topic, record.partition)])
+
+    def note(self, kind: Kind, record: ConsumerRecord[bytes, bytes]) -> None:
+        """It was sent back now."""
+        place = TopicPartition(record.topic, record.partition)
+        self._noted.setdefault(kind, {})[place] = OffsetAndMetadata(record.offset + 1, "")
+
+    async def commit(self) -> None:
+        """Remember what was noted."""
+        for kind, offsets in self._noted.items():
+            await self._groups[kind].commit(offsets)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for group in self._groups.values():
+            await client.stop(group)

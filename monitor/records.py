@@ -269,9 +269,11 @@ class DeadLetter(Record, frozen=True):
     origin: Origin
     role: str
     value: str = ""
-    """The original value as text, shortened to `MAX_DEADLETTER_CHARS`; base64 when `encoding` says so."""
+    """The original value as text, shortened where it is very long; base64 when `encoding` says so."""
     encoding: Literal["utf-8", "base64"] = "utf-8"
     truncated: bool = False
+    sink: str = ""
+    """Of an alert that a sink refused: which one."""
 
 
 ActionKind = Literal["acknowledge", "mute", "unmute", "false_alarm", "watchlist", "erase"]

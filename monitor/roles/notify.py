@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from monitor.broker.deadletter import deadletter
+from monitor.broker.deadletter import FOR_SINK, deadletter
 from monitor.broker.reading import read_range
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
@@ -149,8 +149,12 @@ class NotifyProcessor:
             return [self._refuse("not_an_alert", str(error), origin, record.key, record.value)]
         if any(name == ERASED for name, _ in record.headers):
             return []  # a copy of an alert that went out long ago
+        sent_back = next((value.decode(errors="replace") for name, value in record.headers if name == FOR_SINK), None)
+        if sent_back not in (None, self._sink.name):
+            return []
         alert = erase_from_alert(alert, self._feed.actions.erased)
-        withheld = self._outbox.take(alert, record.offset, self._now_ms())
+        take = self._outbox.take if sent_back is None else self._outbox.take_again
+        withheld = take(alert, record.offset, self._now_ms())
         if withheld in ("repeat", "route"):
             self._metrics.deliveries.labels(self._sink.name, "skipped").inc()
         elif withheld is not None:
@@ -214,12 +218,14 @@ class NotifyProcessor:
     def _refuse_held(self, item: Held, detail: str) -> Output:
         origin = Origin(topic=self._topics.alerts, partition=self._partition.partition, offset=item.place)
         key, value = item.alert.incident.encode(), encode(cloud_event(item.alert))
-        return self._refuse("sink_rejected", detail, origin, key, value)
+        return self._refuse("sink_rejected", detail, origin, key, value, sink=self._sink.name)
 
-    def _refuse(self, reason: str, detail: str, origin: Origin, key: bytes | None, value: bytes | None) -> Output:
+    def _refuse(
+        self, reason: str, detail: str, origin: Origin, key: bytes | None, value: bytes | None, *, sink: str = ""
+    ) -> Output:
         log.error("alert.dead_lettered", sink=self._sink.name, reason=reason, detail=detail)
         self._metrics.dead_letters.labels("notify", reason).inc()
-        return deadletter(self._topics.deadletter, "notify", reason, detail, origin, key, value)
+        return deadletter(self._topics.deadletter, "notify", reason, detail, origin, key, value, sink=sink)
 
 
 async def read_rows(

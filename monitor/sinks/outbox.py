@@ -147,6 +147,18 @@ class Outbox:
         self._put(alert.incident, msgspec.structs.replace(row, held=held))
         return self._barred(alert, now_ms) or (None if self._gathered(now_ms) else "digest")
 
+    def take_again(self, alert: Alert, place: int, now_ms: int) -> Withheld | None:
+        """Take an alert that this sink refused before, unless a later step of its incident came meanwhile."""
+        row = self._rows.get(alert.incident, Row(at_ms=now_ms))
+        if alert.sequence < row.sequence or any(item.alert.sequence == alert.sequence for item in row.held):
+            return "repeat"
+        item = Held(alert=alert, place=place, since_ms=now_ms)
+        if self._text is not None and self._text.daily_only:
+            self._note(item)
+            return "daily"
+        self._put(alert.incident, msgspec.structs.replace(row, sequence=alert.sequence, held=(*row.held, item)))
+        return self._barred(alert, now_ms) or (None if self._gathered(now_ms) else "digest")
+
     def _noted(self, alert: Alert) -> bool:
         return any(
             item.alert.incident == alert.incident

@@ -227,11 +227,13 @@ async def test_dead_letters_can_be_sent_back_once(
         config = load_config(daemon.config)
         assert await replay_deadletters(config, set(), dry_run=True) == {"sent wrong_type": 1, "sent not_json": 1}
         assert await replay_deadletters(config, {"wrong_type"}, dry_run=False) == {"sent wrong_type": 1, "left": 1}
+        assert await replay_deadletters(config, {"wrong_type"}, dry_run=False) == {"left": 1}
+        assert await replay_deadletters(config, set(), dry_run=False) == {"sent not_json": 1}
         assert await replay_deadletters(config, set(), dry_run=False) == {}
     finally:
         daemon.kill()
     sent_back = [record for record in await records(settings, names.documents, committed=True) if record.headers]
-    assert [record.value for record in sent_back] == [b'{"id": "w", "text": 17}']
+    assert [record.value for record in sent_back] == [b'{"id": "w", "text": 17}', b"not json"]
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path, names: TopicSettings, bundle: Path) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from monitor.broker.deadletter import FOR_SINK
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.broker.writer import Output
 from monitor.metrics import Metrics
@@ -81,11 +82,12 @@ class Bench:
         self.position = await self.processor.restore(Start(committed))
         return self
 
-    async def take(self, *values: bytes) -> list[str]:
-        """Alerts from the topic, committed; returns the reasons of dead letters."""
+    async def take(self, *values: bytes, sink: str = "") -> list[str]:
+        """Alerts from the topic, committed; returns the reasons of dead letters. With `sink`, sent back for that one."""
         before = len(self.letters)
+        headers = ((FOR_SINK, sink.encode()),) if sink else ()
         for value in values:
-            record = ConsumerRecord("alerts", 0, self.offset, 0, 0, b"acme-1", value, None, 0, 0, ())
+            record = ConsumerRecord("alerts", 0, self.offset, 0, 0, b"acme-1", value, None, 0, 0, headers)
             self.offset += 1
             self.commit(await (await self.processor.start([record])))
         return [reason for reason, _ in self.letters[before:]]
@@ -235,3 +237,35 @@ async def test_a_new_sink_begins_where_it_is_told_and_remembers() -> None:
     assert list(bench.rows) == ["began"]
     await bench.begin(committed=3)
     assert bench.position == 3
+
+
+async def test_what_was_refused_is_told_when_it_is_sent_back_unless_something_later_was() -> None:
+    bench = await Bench(Scripted([Rejected("HTTP 404")] * 4)).begin()
+    long = "awful " * 4000
+    first = [event("a"), event("b"), event("a.1", state="escalated", description=long), event("c")]
+    assert await bench.take(*first) == ["sink_rejected"] * 4
+    assert decode_alert_event(bench.letters[2][1].encode()).data.description == long, "not cut"
+    assert await bench.take(event("c.1", state="resolved")) == []
+    assert await bench.take(*first, sink="another") == []
+    assert bench.sink.took == ["c.1"]
+    await bench.take(*first, sink="s")
+    assert bench.sink.took == ["c.1", "b", "a.1"]
+    # A crash before the commit and the command run again: as long as it waits it is not taken twice.
+    bench.sink.answers = [Retry("down")]
+    bench.stopping.set()
+    await bench.take(event("b", severity="critical"), sink="s")
+    assert bench.processor.held == 1
+    await (await bench.begin()).take(event("b", severity="critical"), sink="s")
+    assert bench.sink.took == ["c.1", "b", "a.1", "b"]
+
+
+async def test_what_is_sent_back_waits_for_the_morning_too() -> None:
+    bench = await Bench(Scripted([Rejected("HTTP 404")]), quiet=["22:00-07:00"]).begin()
+    bench.now_s += 12 * 3600
+    assert await bench.take(event("a", severity="warning")) == ["sink_rejected"]
+    bench.now_s += 12 * 3600
+    await bench.take(event("a", severity="warning"), sink="s")
+    assert bench.sink.took == []
+    bench.now_s += 12 * 3600
+    await bench.tick()
+    assert bench.sink.took == ["a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import numpy as np
 from monitor.backtest import BacktestError, Scored
 from monitor.detection.counts import Floats
 from monitor.detection.detector import Detector, EntityInfo
-from monitor.documents.eventtime import EventClock
+from monitor.documents.eventtime import CONFIRMATIONS, EventClock
 from monitor.records import Alert, Opinion, Origin, Watermark, decode_opinion_message
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
     from monitor.detection.incidents import AlertSettings
     from monitor.detection.settings import DetectionSettings
     from monitor.inference.bundle import Bundle
+    from monitor.replay import Line
 
 CHUNK = 256
 """Documents prepared and classified at once, as in the daemon."""
+CONFIRMED_WITHIN = 2 * (CONFIRMATIONS - 1)
+"""Lines after which the event clock has come to a document, even where each is an hour after the one before."""
+LATEST_MS = 4_102_444_800_000
+"""2100-01-01."""
 
 
 @dataclass(slots=True)
@@ -101,9 +107,9 @@ def read_documents(path: Path, config: Config, bundle: Bundle, refused: dict[str
         engine, duplicates = Engine(bundle, config.inference), Duplicates()
         try:
             async with Classifier(engine, config.inference) as classifier:
-                lines = enumerate(read_lines(path, config.documents))
+                lines = enumerate(_stamped(read_lines(path, config.documents)))
                 while chunk := list(islice(lines, CHUNK)):
-                    raws = [Raw(line.value, Origin(topic="file", partition=0, offset=n), 0) for n, line in chunk]
+                    raws = [Raw(line.value, Origin(topic="file", partition=0, offset=n), at) for n, (line, at) in chunk]
                     batch = preparer.prepare(raws, duplicates)
                     for item in batch.refused:
                         _count(refused, str(item.rejected.reason))
@@ -127,6 +133,20 @@ def read_documents(path: Path, config: Config, bundle: Bundle, refused: dict[str
                 yield from runner.run(anext(source))  # type: ignore[arg-type]
             except StopAsyncIteration:
                 return
+
+
+def _stamped(lines: Iterable[Line]) -> Iterator[tuple[Line, int]]:
+    """Lines with the time that a broker would have put on them: how far the file itself had come a few lines later, when
+    documents after a gap have confirmed each other. What is dated after that is not believed, as in the daemon."""
+    held: deque[Line] = deque()
+    newest_ms = 0
+    for line in lines:
+        held.append(line)
+        newest_ms = max(newest_ms, line.due_ms or 0)
+        if len(held) > CONFIRMED_WITHIN:
+            yield held.popleft(), newest_ms
+    # So few documents that no clock agrees on them are taken as they are.
+    yield from ((line, newest_ms or LATEST_MS) for line in held)
 
 
 def replay(

@@ -214,7 +214,7 @@ class Alert(Record, frozen=True):
     labels: dict[str, str] = {}
     """The entity's routing labels from the watchlist."""
     ended_ms: int = 0
-    """When the change ended; 0 while it lasts."""
+    """Estimated end of the change, which is certain only some time later; 0 while it lasts."""
     sequence: int = 0
     """Position of this alert in its incident's life, from 0."""
     kind: IncidentKind = "entity"

@@ -285,10 +285,10 @@ class SeriesBank:
         raised = decide.raise_alarms(
             rows, total, spent, self._bar_days, share.correlation, caution, self._settings, clock
         )
-        ended = decide.end_alarms(rows, before, steps, quiet_steps, clock, seen.documents, self._settings)
+        ended = decide.end_alarms(rows, parents, before, steps, quiet_steps, clock, volume, share, seen, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
         self._learn(rows, parents, clock, volume, share, seen)
-        self._close(slots, rows, before, raised, ended)
+        self._close(bucket_ms, slots, rows, before, raised, ended)
         return found
 
     def _expect_share(
@@ -391,9 +391,12 @@ class SeriesBank:
         baseline.learn_share(rows, clock, share, seen, frozen, suspect, self._half_life_ms)
         rows["at"] = np.maximum(rows["at"], clock.bucket_ms)
 
-    def _close(self, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools) -> None:
+    def _close(
+        self, bucket_ms: int, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools
+    ) -> None:  # fmt: skip
         if before.any() or raised.any():
             evidence.clear(rows, ended)
+            rows["raised"][ended] = bucket_ms
             rows["alarm"] = np.where(ended, 0, rows["alarm"])
             active = (rows["alarm"] > 0).any(1)
             self._active.update(slots[active].tolist())

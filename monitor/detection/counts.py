@@ -67,17 +67,18 @@ ROW = np.dtype([
     ("onset", "i8", (len(SIGNALS), EFFECTS)),  # candidate onsets, ms
     ("window", WINDOW, (len(SIGNALS), EFFECTS)),
     ("alarm", "i1", len(SIGNALS)),  # 0, or 1 + the effect the alarm was raised for
-    ("raised", "i8", len(SIGNALS)),  # bucket of the alarm, ms
+    ("raised", "i8", len(SIGNALS)),  # bucket of the alarm, and once it is over the bucket of its end, ms
     ("descent", "f4", len(SIGNALS)),  # evidence that the alarm is over
+    ("ebb", "f4"),  # evidence that a burst of negatives is over
 ], align=True)  # fmt: skip
 """Everything kept of one series; a kilobyte and a half, whatever its age and volume."""
 
 _RAW = np.dtype(("V", ROW.itemsize))
-ENTITY = np.dtype([(name, ROW[name]) for name in ("at", "languages", "mass", "share", "alarm")])
+ENTITY = np.dtype([(name, ROW[name]) for name in ("at", "languages", "mass", "share", "alarm", "raised")])
 """The fields of a rollup that its languages look at."""
 GRAIN = 2.0**-20
 """Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
-STATE_VERSION = 2
+STATE_VERSION = 3
 _HEADER = STATE_VERSION.to_bytes(2, "big")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monitor.detection import evidence
-from monitor.detection.baseline import DAY_MS, Clock
+from monitor.detection.baseline import DAY_MS, Clock, Share, Volume
 from monitor.detection.counts import (
     NEGATIVE_VOLUME,
     SENTIMENT,
@@ -17,6 +17,7 @@ from monitor.detection.counts import (
     Floats,
     Ints,
     Rows,
+    Seen,
 )
 from monitor.detection.settings import DetectionSettings
 
@@ -24,6 +25,12 @@ MIN_EVIDENCE = float(np.log(100.0))
 """A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
 END_EVIDENCE = 3.0
 """An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
+CALM_EVIDENCE = 0.5
+"""And of this many, where what else is known of the entity says that it is over: its languages together are back, or the burst
+of negatives that came with the alarm is. A language of three posts an hour takes half a day to say so alone."""
+BURST, SUBSIDED, NO_BURST = 6.0, 1, -1.0
+"""An alarm with so many times the usual negatives came with a burst, and that is over when four times the usual
+(`evidence.RATIOS[SUBSIDED]`) is as unlikely as `END_EVIDENCE` says: below about twice the usual."""
 SILENCE_END_MS = 6 * 3_600_000
 """A share's alarm ends after this long without a document: there is nothing left to be alarmed about."""
 NEGATIVE_BY_NATURE = 0.5
@@ -77,6 +84,7 @@ def raise_alarms(
     rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
     rows["raised"][raised] = clock.bucket_ms
     rows["descent"][raised] = 0.0
+    rows["ebb"][raised.any(1)] = NO_BURST
     return raised
 
 
@@ -112,18 +120,26 @@ def _matters(settings: DetectionSettings, window: Rows, needed: Floats) -> Bools
 
 
 def end_alarms(
-    rows: Rows,
-    before: Bools,
-    steps: Floats,
-    quiet_steps: Floats,
-    clock: Clock,
-    documents: Floats,
-    settings: DetectionSettings,
-) -> Bools:
-    """Find the alarms of before this bucket (`before`, bool [n, signals]) that end with it; changes `rows`.
+    rows: Rows, parents: Rows, before: Bools, steps: Floats, quiet_steps: Floats, clock: Clock, volume: Volume,
+    share: Share, seen: Seen, settings: DetectionSettings,
+) -> Bools:  # fmt: skip
+    """Find the alarms that end with this bucket: bool [n, signals]; changes `rows`.
 
     An alarm ends when its signal is back, when nothing is said any more, or when it has lasted so long that it is the
-    new normal: the baseline then takes over what the alarm showed. The alarm itself is left set, to be described.
+    new normal: the baseline then takes over what the alarm showed. Less is asked of it (`CALM_EVIDENCE`) once its entity's
+    share over all languages is back, or its burst of negatives over. The alarm itself is left set, to be described.
+
+    Args:
+        rows: The series.
+        parents: [n], their entities' rollups, as of the bucket before for a language.
+        before: bool [n, signals], in alarm before this bucket.
+        steps: float64 [n, watched, effects], log-likelihood ratios of this bucket.
+        quiet_steps: The same of each empty one before it.
+        clock: Of the bucket.
+        volume: What was expected.
+        share: What was expected.
+        seen: What came.
+        settings: The detector's.
     """
     ended = np.zeros_like(before)
     if not before.any():
@@ -131,11 +147,41 @@ def end_alarms(
     evidence.descend(rows, np.where(before[:, : steps.shape[1], None], steps, 0.0), quiet_steps, clock.gap)
     silence = END_EVIDENCE * clock.length_ms / SILENCE_END_MS
     for signal in SHARES:
-        rows["descent"][before[:, signal] & (documents == 0), signal] += silence
+        rows["descent"][before[:, signal] & (seen.documents == 0), signal] += silence
     expired = before & (clock.bucket_ms - rows["raised"] >= settings.freeze_days * DAY_MS)
-    ended = before & ((rows["descent"] >= END_EVIDENCE) | expired)
+    chosen = np.flatnonzero(before.any(1))
+    calm = np.zeros_like(before)
+    calm[chosen] = _calm(rows, parents, chosen, clock, volume, share, seen)
+    enough = np.where(calm, CALM_EVIDENCE, END_EVIDENCE)
+    ended = before & ((rows["descent"] >= enough) | expired)
     _adopt(rows, np.flatnonzero(expired.any(1)), clock)
     return ended
+
+
+def _calm(
+    rows: Rows, parents: Rows, chosen: Ints, clock: Clock, volume: Volume, share: Share, seen: Seen
+) -> Bools:  # fmt: skip
+    """Whether other things say of the chosen rows' alarms that they are over: bool [chosen, signals]; changes `rows`."""
+    some, entity = rows[chosen], parents[chosen]
+    here, signals = np.ogrid[: len(chosen), : len(SIGNALS)]
+    alarm = some["alarm"] > 0
+    effect = np.maximum(some["alarm"].astype(np.int64) - 1, 0)
+    # The entity's own alarm ended since this one was raised.
+    pooled = (entity["alarm"][:, [SHARE]] == 0) & (entity["raised"][:, [SHARE]] > some["raised"])
+    window = some["window"][here, signals, effect]
+    ratio = window["negatives"] / np.maximum(window["negatives_expected"], 1e-9)
+    # The window of `language_spread` holds some languages of its series only.
+    counted = alarm & (np.arange(len(SIGNALS)) != SPREAD)
+    burst = np.where(counted, ratio, 0.0).max(1) >= BURST
+    # As if independent: what the over-dispersion has learned of late is the burst itself, and to be wrong costs little.
+    dispersion, one = np.full(len(chosen), 1e-3), np.ones(len(chosen))
+    usual, quiet = (mean[chosen] * share.mean[chosen] for mean in (volume.mean, volume.gap_mean))
+    step = evidence.volume_ratio(seen.negatives[chosen], usual, dispersion, one)[:, SUBSIDED]
+    step = step + clock.gap[chosen] * evidence.volume_ratio(0 * one, quiet, dispersion, one)[:, SUBSIDED]
+    ebb = np.where(burst | (some["ebb"] >= 0), np.clip(np.maximum(some["ebb"], 0.0) - step, 0.0, 1e6), NO_BURST)
+    rows["ebb"][chosen] = ebb
+    calm: Bools = pooled | (ebb >= END_EVIDENCE)[:, None]
+    return calm
 
 
 def _adopt(rows: Rows, which: Ints, clock: Clock) -> None:

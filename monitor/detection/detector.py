@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from monitor.detection import explain, wording
+from monitor.detection import baseline, explain, wording
 from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.cells import Cell, CellStore
 from monitor.detection.erasing import erase_from_cell, erase_from_evidence
@@ -277,16 +277,27 @@ class Detector:
         """The finding with a sharper onset: a sequential test knows that a share rose long before it knows when."""
         if not finding.active or finding.unit != "share" or finding.entity in {i.entity for i in self._book.open}:
             return finding
-        counted: list[tuple[int, int, int]] = []
-        for bucket, cell in self._cells.of(finding.entity, self._progress.closed_ms):
-            rows = cell.counts.values() if finding.lang == ROLLUP else [cell.counts.get(finding.lang, [0, 0, 0, 0])]
-            counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
-        earlier = [row for row in counted if row[0] < finding.onset_ms]
-        documents = sum(row[1] for row in earlier)
-        # What was counted before, not what was corrected for the classifier: the counts since are not corrected either.
-        usual = (sum(row[2] for row in earlier) + ONSET_PRIOR * finding.expected) / (documents + ONSET_PRIOR)
+        counted = self._counted(finding.entity, () if finding.lang == ROLLUP else (finding.lang,))
+        usual = _usual_share(counted, finding.onset_ms, finding.expected)
         onset_ms = explain.change_point([row for row in counted if row[0] >= finding.onset_ms], usual)
         return replace(finding, onset_ms=onset_ms) if onset_ms is not None else finding
+
+    def _ended_ms(self, incident: Incident) -> int:
+        """When the rise was over: sooner than one could be sure of it, which is when the incident ends."""
+        shown = self._last[incident.entity]
+        counted = self._counted(incident.entity, incident.languages)
+        usual = _usual_share(counted, incident.onset_ms, shown.expected if shown.unit == "share" else None)
+        since = [row for row in counted if incident.onset_ms <= row[0] < incident.ended_ms]
+        last_ms = explain.change_point(since[::-1], usual)
+        return incident.ended_ms if last_ms is None else last_ms + self._length_ms
+
+    def _counted(self, entity: str, languages: Sequence[str]) -> list[tuple[int, int, int]]:
+        """(bucket, documents, negatives) of an entity in these languages, in all without any, in order of time."""
+        counted: list[tuple[int, int, int]] = []
+        for bucket, cell in self._cells.of(entity, self._progress.closed_ms):
+            rows = [cell.counts[lang] for lang in languages or cell.counts if lang in cell.counts]
+            counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
+        return counted
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -300,6 +311,7 @@ class Detector:
             incident.languages = sorted({*incident.languages, *explain.event_languages(window)})
             self._last[incident.entity] = shown
         else:
+            incident.ended_ms = self._ended_ms(incident)
             window = self._window(incident, incident.ended_ms)
             shown = explain.closing(
                 self._last[incident.entity], incident.signal, window, self._corrected_negatives(window.inside)
@@ -511,6 +523,20 @@ def read_series(key: bytes) -> tuple[str, str] | None:
     """The series (entity, language) whose row of state has this key; None for other rows."""
     kind, *rest = key.decode().split("|")
     return (rest[0], rest[1]) if kind == "series" else None
+
+
+def _usual_share(counted: Sequence[tuple[int, int, int]], onset_ms: int, expected: float | None) -> float:
+    """The share before an onset, as it was counted and not as it was corrected: the counts since are not corrected either.
+
+    Args:
+        counted: (bucket, documents, negatives) of the last hours.
+        onset_ms: What is earlier counts.
+        expected: The baseline's word, worth `ONSET_PRIOR` documents; None where it is not about a share.
+    """
+    earlier = [row for row in counted if row[0] < onset_ms]
+    documents, negatives = sum(row[1] for row in earlier), sum(row[2] for row in earlier)
+    prior = baseline.POPULATION_SHARE if expected is None else expected
+    return (negatives + ONSET_PRIOR * prior) / (documents + ONSET_PRIOR)
 
 
 def _by_share(languages: Iterable[str], shown: Evidence) -> list[str]:

@@ -174,7 +174,7 @@ def descend(rows: Rows, steps: Floats, quiet_steps: Floats, gap: Floats) -> None
     """Add one bucket to the evidence that alarms are over; changes `rows`.
 
     Arrays are as for `accumulate`. It is the climb turned round, with half the size of change that the alarm was raised
-    for, so that an alarm lasts while about half of its effect does.
+    for, so that an alarm lasts while about a quarter of its effect does.
     """
     for signal in range(steps.shape[1]):
         alarm = rows["alarm"][:, signal].astype(np.int64)

@@ -75,6 +75,7 @@ class Incident(msgspec.Struct):
     active_ms: int = 0
     """Last bucket with a finding in alarm."""
     ended_ms: int = 0
+    """Estimated end of the rise; 0 while it lasts."""
     sequence: int = 0
     """Alerts sent so far."""
 
@@ -133,7 +134,9 @@ class IncidentBook:
         """Drop incidents that are too long over to be re-opened; returns their entities."""
         limit = bucket_ms - self._settings.reopen_s * 1000
         gone = [
-            e for e, incident in self.incidents.items() if incident.state == "resolved" and incident.ended_ms < limit
+            entity
+            for entity, incident in self.incidents.items()
+            if incident.state == "resolved" and incident.active_ms + self._bucket_ms < limit
         ]
         for entity in gone:
             del self.incidents[entity]
@@ -165,7 +168,7 @@ class IncidentBook:
         return None
 
     def _begin(self, before: Incident | None, entity: str, bucket_ms: int, main: Finding) -> Incident:
-        if before is not None and bucket_ms - before.ended_ms <= self._settings.reopen_s * 1000:
+        if before is not None and bucket_ms - before.active_ms - self._bucket_ms <= self._settings.reopen_s * 1000:
             before.state, before.since_ms, before.ended_ms = "pending", bucket_ms, 0
             return before
         incident = Incident(

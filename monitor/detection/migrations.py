@@ -27,14 +27,20 @@ USUAL_POSITIVES = 0.4
 
 
 def upgrade(state: bytes, row: np.dtype[np.void]) -> bytes:
-    """A stored row in the form of the newest version; what is damaged or unknown stays as it is.
+    """A stored row in the form of the newest version (3); what is damaged or unknown stays as it is.
+
+    Version 2 had four unused bytes where 3 keeps `ebb`.
 
     Args:
         state: Two bytes of version and the row.
         row: The newest version's.
     """
     if state[:2] == b"\x00\x01" and len(state) == 2 + V1.itemsize:
-        return b"\x00\x02" + _from_v1(np.frombuffer(state, V1, offset=2)[0], row)
+        return b"\x00\x03" + _from_v1(np.frombuffer(state, V1, offset=2)[0], row)
+    if state[:2] == b"\x00\x02" and len(state) == 2 + row.itemsize:
+        kept = np.frombuffer(state, row, offset=2).copy()
+        kept["ebb"] = 0.0
+        return b"\x00\x03" + kept.tobytes()
     return state
 
 

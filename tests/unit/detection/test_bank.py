@@ -77,6 +77,33 @@ def test_a_bad_day_is_seen_with_its_onset_size_and_end():
     assert end * 5 * MINUTE_MS <= ends[0].bucket_ms <= (end + 12) * 5 * MINUTE_MS
 
 
+def last_bucket(findings: Sequence[Finding], lang: str) -> int:
+    """The bucket at which the last alarm of one language's share ended."""
+    return max(f.bucket_ms for f in findings if f.lang == lang and not f.active) // (5 * MINUTE_MS)
+
+
+def test_an_alarm_that_came_with_a_burst_ends_with_it():
+    end = KNOWN + 24
+
+    def burst(bucket: int, _lang: str) -> tuple[float, float]:
+        return (8.0, 0.8) if KNOWN <= bucket < end else (1.0, 0.25)
+
+    # The share alone would have to be seen to be back, in some forty documents: three and a half hours.
+    assert end <= last_bucket(run(bank_of("a"), end + DAY, burst, langs=["tr"]), "tr") <= end + 15
+
+
+def test_a_language_of_few_posts_ends_with_its_entity():
+    end = KNOWN + 48
+
+    def rise(bucket: int, lang: str) -> tuple[float, float]:
+        usual = 6.0 if lang == "en" else 0.3
+        return (4 * usual, 0.8) if KNOWN <= bucket < end else (usual, 0.25)
+
+    findings = run(bank_of("a"), end + DAY // 2, rise, langs=["en", "th"])
+    assert {f.lang for f in findings if f.signal == "negative_share"} >= {"en", "th", ROLLUP}
+    assert last_bucket(findings, "th") <= last_bucket(findings, ROLLUP) + 24
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_harmless_burst_of_volume_is_no_alarm(seed: int):
     def burst(bucket: int, _lang: str) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection import migrations
-from monitor.detection.counts import NEGATIVE_VOLUME, ROLLUP, VOLUME, Seen, SeriesTable, StateError
+from monitor.detection.counts import NEGATIVE_VOLUME, ROLLUP, ROW, VOLUME, Seen, SeriesTable, StateError
 
 HOUR_MS = 3_600_000
 
@@ -99,3 +99,12 @@ def test_rows_of_version_1_are_read_and_keep_what_they_knew():
     again = SeriesTable()
     again.unpack(table.pack(table.sorted_slots()))
     assert again.pack(again.sorted_slots()) == table.pack(table.sorted_slots())
+
+
+def test_rows_of_version_2_are_read():
+    old = np.zeros(1, ROW)[0]
+    old["mass"], old["alarm"], old["ebb"] = 7.0, (0, 3, 0, 0, 1), np.nan  # version 2 had unused bytes there
+    table = SeriesTable()
+    table.unpack({("acme", "de"): b"\x00\x02" + old.tobytes()})
+    row = table.rows[table.slot(("acme", "de"))]
+    assert (row["mass"], row["alarm"].tolist(), row["ebb"]) == (7.0, [0, 3, 0, 0, 1], 0.0)

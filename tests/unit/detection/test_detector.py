@@ -110,6 +110,12 @@ def test_a_rise_is_one_incident_with_its_languages_onset_and_evidence(expected: 
     assert len({alert.id for alert in expected}) == len(expected)
 
 
+def test_the_end_is_told_as_it_was_and_not_when_it_was_certain(expected: list[Alert]) -> None:
+    ended = expected[-1]
+    assert abs(ended.ended_ms - (START_MS + 690 * MINUTE_MS)) <= 15 * MINUTE_MS
+    assert ended.ended_ms < ended.at_ms <= ended.ended_ms + 120 * MINUTE_MS
+
+
 def test_quiet_days_are_quiet() -> None:
     assert run(make(), opinions(24 * 60, None, seed=11)) == []
 

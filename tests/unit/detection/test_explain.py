@@ -69,6 +69,18 @@ def test_the_onset_is_where_the_share_changed() -> None:
     assert change_point([(minute, 5, 1) for minute in range(50)], 0.3) is None
 
 
+def test_a_few_bad_posts_long_before_a_rise_do_not_draw_its_onset_back() -> None:
+    before = [(minute, 1, int(minute in (2, 6, 9, 12, 30))) for minute in range(0, 90, 3)]
+    rise = [(minute, 2, 2 - minute % 3 // 2) for minute in range(90, 110)]
+    assert change_point(before + rise, 0.25) == 90
+
+
+def test_in_the_opposite_order_the_change_is_an_end() -> None:
+    rise = [(minute, 2, 2 - minute % 3 // 2) for minute in range(90, 110)]
+    after = [(minute, 1, int(minute % 9 == 0)) for minute in range(110, 200, 2)]
+    assert change_point((rise + after)[::-1], 0.25) in (108, 109)
+
+
 @given(st.permutations(range(60)))
 def test_a_cell_is_the_same_in_any_order_of_arrival(order: list[int]) -> None:
     def fill(places: list[int]) -> Cell:

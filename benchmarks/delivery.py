@@ -201,7 +201,7 @@ async def restore(address: str, series: int) -> None:
     print(f"\nrestore: {len(detector)} series, {len(rows)} rows, {size / 2**20:.0f} MiB in one partition")
     for _ in range(3):
         processor = DetectProcessor(
-            TopicPartition("restore.opinions", 0), kafka=kafka, topics=topics, transactions=True, metrics=Metrics(),
+            TopicPartition("restore.opinions", 0), partitions=1, kafka=kafka, topics=topics, transactions=True, metrics=Metrics(),
             new_detector=new_detector,
         )  # fmt: skip
         begun, worked = time.monotonic(), time.process_time()

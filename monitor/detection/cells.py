@@ -23,6 +23,10 @@ THINNED_NEGATIVE, THINNED_OTHER = 3, 1
 MAX_SOURCES = 50
 """Sources counted per entity and bucket once it is closed; the rest is a long tail that no alert names."""
 
+MAX_IDS = 40_000
+"""Ids known of an open cell, by which a repeat is found, at least; at twice as many the highest hashes go. The cell is one
+record of state at each commit, and a broker takes one MiB: with all ids a partition would stand still at 110,000 opinions."""
+
 
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """One opinion as evidence."""
@@ -75,7 +79,8 @@ class Cell(msgspec.Struct):
     negative: list[Sample] = msgspec.field(default_factory=list)
     other: list[Sample] = msgspec.field(default_factory=list)
     ids: set[int] = msgspec.field(default_factory=set)
-    """Hashes of the opinions counted; emptied when the bucket closes, since what comes later is late anyway."""
+    """Hashes of the opinions counted, the lowest of them when they are very many; emptied when the bucket closes, since what
+    comes later is late anyway."""
 
     def add(self, opinion: Opinion) -> bool:
         """Count an opinion; False when it was counted before."""
@@ -83,6 +88,8 @@ class Cell(msgspec.Struct):
         if identity in self.ids:
             return False
         self.ids.add(identity)
+        if len(self.ids) >= 2 * MAX_IDS:
+            self.ids = set(nsmallest(MAX_IDS, self.ids))
         sentiment = opinion.sentiment.index(max(opinion.sentiment))
         row = self.counts.setdefault(opinion.lang, [0, 0, 0, 0])
         row[sentiment] += 1
@@ -95,6 +102,8 @@ class Cell(msgspec.Struct):
                 self.topics[opinion.topic] = self.topics.get(opinion.topic, 0) + 1
             if opinion.author:
                 self.authors.add(hash64(opinion.author))
+                if len(self.authors) >= 20 * MAX_SOURCES:
+                    self.authors = set(nsmallest(MAX_SOURCES, self.authors))
         _keep(self.negative if sentiment == 0 else self.other, opinion, identity, sentiment)
         return True
 

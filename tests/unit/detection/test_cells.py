@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from monitor.detection.cells import THINNED_NEGATIVE, THINNED_OTHER, Cell, CellStore
+from heapq import nsmallest
+
+import msgspec
+
+from monitor.detection.cells import (
+    MAX_IDS,
+    MAX_SOURCES,
+    THINNED_NEGATIVE,
+    THINNED_OTHER,
+    Cell,
+    CellStore,
+    hash64,
+)
 from monitor.records import Opinion
 
 MINUTE_MS = 60_000
@@ -58,3 +70,23 @@ def test_an_embedding_that_cannot_be_read_is_none() -> None:
     assert {sample.embedding for sample in fill(Cell(), embedding="AQL+").other} == {b""}, (
         "only what is shown as evidence"
     )
+
+
+def test_a_cell_of_very_many_opinions_stays_one_record_and_counts_as_before() -> None:
+    def say(number: int) -> Opinion:
+        return Opinion(
+            id=f"d{number}|a", document_id=f"d{number}", entity="a", lang="en", published_ms=1, text="bad",
+            sentiment=(0.9, 0.05, 0.05), author=f"author {number}",
+        )  # fmt: skip
+
+    cell, count = Cell(), 30 * MAX_SOURCES
+    assert all(cell.add(say(number)) for number in range(count))
+    assert not any(cell.add(say(number)) for number in range(count))
+    cell.ids |= {hash64(f"more {number}") for number in range(2 * MAX_IDS - 1 - count)}
+    assert 700_000 < len(msgspec.msgpack.encode(cell)) < 900_000
+    known = cell.ids | {hash64(say(count).id)}
+    assert cell.add(say(count))
+    assert cell.ids == set(nsmallest(MAX_IDS, known))
+    assert cell.documents == count + 1
+    cell.close()
+    assert cell.authors == set(nsmallest(MAX_SOURCES, {hash64(f"author {number}") for number in range(count + 1)}))

@@ -44,6 +44,7 @@ class Copier:
 
     chunk = 1000
     idle_s = 5.0
+    memo = ""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic

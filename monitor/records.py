@@ -72,7 +72,7 @@ class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
     fingerprint: str = ""
     """Of the folded text; equal for reposts of one text."""
     repost_of: str = ""
-    """The id of the first document with this text in the window, when this one repeats it."""
+    """The id of the last document before it with this text, when this one repeats it."""
     embedding: str = ""
     """The pooled encoder state as base64 of int8, for comparing texts across languages; may be absent."""
     bundle: str = ""

@@ -11,10 +11,11 @@ T = TypeVar("T")
 class Work(Generic[T]):
     """One piece of work: the records up to (not including) offset `end`, and what came of them."""
 
-    __slots__ = ("end", "outputs", "records", "size_bytes")
+    __slots__ = ("end", "memo", "outputs", "records", "size_bytes")
 
-    def __init__(self, end: int, records: int, size_bytes: int) -> None:
+    def __init__(self, end: int, records: int, size_bytes: int, memo: str) -> None:
         self.end = end
+        self.memo = memo
         self.records = records
         self.size_bytes = size_bytes
         self.outputs: list[T] | None = None
@@ -36,7 +37,9 @@ class Ledger(Generic[T]):
     (['a', 'b'], 20)
     """
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, memo: str = "") -> None:
+        self.memo = memo
+        """What is to be known beside the offset of the last `take`."""
         self._taken = position
         self._end = position
         self._pending: deque[Work[T]] = deque()
@@ -70,7 +73,7 @@ class Ledger(Generic[T]):
         if end <= self._end:
             raise ValueError(f"offset {end} was begun already (at {self._end})")
         self._end = end
-        work: Work[T] = Work(end, records, size_bytes)
+        work: Work[T] = Work(end, records, size_bytes, self.memo)
         self._pending.append(work)
         return work
 
@@ -85,4 +88,5 @@ class Ledger(Generic[T]):
             work = self._pending.popleft()
             outputs.extend(work.outputs or ())
             self._taken = work.end
+            self.memo = work.memo
         return outputs, self._taken

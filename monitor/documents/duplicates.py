@@ -40,7 +40,8 @@ class Verdict(NamedTuple):
 
     kind: Kind
     of: str
-    """Id of the first document with this id or text; empty when new."""
+    """Id of the last document before it with this id or text; empty when new. Not of the first: that may lie outside the
+    window, where a process that was restarted has not looked."""
     fingerprint: str
     """Of the text: 64 bits in hex, equal for reposts of one text."""
 
@@ -55,7 +56,7 @@ def core(text: str) -> str:
 
 
 class _Seen(NamedTuple):
-    """The last sight of an id or a text, and the id of its first."""
+    """The last sight of an id or a text."""
 
     identity: str
     published_ms: int
@@ -87,24 +88,23 @@ class Duplicates:
         mark = hashlib.blake2b((reduced or text).encode("utf-8", "replace"), digest_size=8).hexdigest()
         known = self._ids.get(identity)
         _renew(self._ids, identity, _Seen(identity, published_ms, offset))
-        first = self._first(reduced, mark, text, _Seen(identity, published_ms, offset))
+        before = self._before(reduced, mark, text, _Seen(identity, published_ms, offset))
         if known is not None:
             return Verdict(Kind.DUPLICATE, identity, mark)
-        return Verdict(Kind.REPOST, first, mark) if first is not None else Verdict(Kind.NEW, "", mark)
+        return Verdict(Kind.REPOST, before, mark) if before is not None else Verdict(Kind.NEW, "", mark)
 
-    def _first(self, reduced: str, mark: str, text: str, now: _Seen) -> str | None:
-        """The first document with this text, which is remembered as seen again; None when it is the first."""
+    def _before(self, reduced: str, mark: str, text: str, now: _Seen) -> str | None:
+        """The last document with this text, which is remembered as seen again; None when there is none."""
         if len(reduced) < MIN_REPOST_CHARS:
             return None
         prefix = reduced[: self.PREFIX_CHARS] if len(reduced) >= self.PREFIX_CHARS else ""
-        first = self._lately(self._texts.get(mark), now.published_ms)
-        if first is None and _CUT.search(text):
-            first = self._lately(self._prefixes.get(prefix or reduced), now.published_ms)
-        seen = now._replace(identity=first or now.identity)
-        _renew(self._texts, mark, seen)
+        before = self._lately(self._texts.get(mark), now.published_ms)
+        if before is None and _CUT.search(text):
+            before = self._lately(self._prefixes.get(prefix or reduced), now.published_ms)
+        _renew(self._texts, mark, now)
         if prefix:
-            _renew(self._prefixes, prefix, seen)
-        return first
+            _renew(self._prefixes, prefix, now)
+        return before
 
     def _lately(self, seen: _Seen | None, published_ms: int) -> str | None:
         return seen.identity if seen is not None and abs(published_ms - seen.published_ms) <= self._window_ms else None

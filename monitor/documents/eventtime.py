@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 JUMP_MS = 3_600_000
 """A document further ahead than an hour is not believed alone: one wrong clock would make all that follow it late."""
 
@@ -9,7 +11,7 @@ CONFIRMATIONS = 3
 """So many documents in a row, all far ahead, are believed: the stream itself moved on (a gap, a restarted source)."""
 
 
-class EventClock:
+class EventClock(msgspec.Struct):
     """The newest event time that the documents of a partition agree on.
 
     It only moves forward, and depends on nothing but the documents in their order.
@@ -19,18 +21,18 @@ class EventClock:
     [None, None, 1000, 1000, 3000]
     """
 
-    def __init__(self, time_ms: int | None = None) -> None:
-        self.time_ms = time_ms
-        self._ahead: list[int] = []
+    time_ms: int | None = None
+    ahead: list[int] = msgspec.field(default_factory=list)
+    """Times that are not believed yet."""
 
     def observe(self, published_ms: int) -> int | None:
         """Take the next document's time; returns the clock's, None until it is known."""
         if self.time_ms is None or published_ms > self.time_ms + JUMP_MS:
-            self._ahead.append(published_ms)
-            if len(self._ahead) == CONFIRMATIONS:
-                self.time_ms = min(self._ahead)
-                self._ahead.clear()
+            self.ahead.append(published_ms)
+            if len(self.ahead) == CONFIRMATIONS:
+                self.time_ms = min(self.ahead)
+                self.ahead.clear()
             return self.time_ms
-        self._ahead.clear()
+        self.ahead.clear()
         self.time_ms = max(self.time_ms, published_ms)
         return self.time_ms

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -23,7 +25,7 @@ from monitor.documents.prepare import Batch, Prepared, Preparer, Raw
 from monitor.inference.classifier import Classifier
 from monitor.inference.results import Classification, Failure, Outcome
 from monitor.metrics import Metrics
-from monitor.records import SENTIMENTS, Opinion, Origin, Watermark, encode
+from monitor.records import SENTIMENTS, Document, Opinion, Origin, Watermark, encode
 from monitor.roles.lane import IDLE_S, Start
 
 log = structlog.get_logger("monitor.classify")
@@ -89,12 +91,18 @@ class ClassifyProcessor:
         self._clock = EventClock()
         self._promised: int | None = None
         self._idle = False
-        # What the model said of the first of each text lately, or (after a restart) the text to ask it again.
-        self._firsts: OrderedDict[str, _Promise | Outcome | Prepared] = OrderedDict()
+        # What the model said of each text lately. Of the very text: what it says of a repost must not depend on which
+        # document was the first, which a process that was restarted has not seen.
+        self._said: OrderedDict[bytes, _Promise | Outcome] = OrderedDict()
 
     async def restore(self, start: Start) -> int | None:
-        """Read the window before the committed offset again: repeats and event time are functions of those records."""
+        """Read the window before the committed offset again: repeats are a function of those records.
+
+        Event time is not, and is kept beside the offset: one clock that is half an hour fast is felt for half an hour.
+        """
         self._careful_until = start.careful_until
+        if start.memo:
+            self._clock = msgspec.json.decode(start.memo, type=EventClock)
         position = start.offset
         if not position:
             return None
@@ -102,16 +110,18 @@ class ClassifyProcessor:
         oldest = max(0, position - WINDOW_RECORDS)
         async for records in read_range(self._kafka, self._partition, start=oldest, end=position, read_committed=True):
             batch = await asyncio.to_thread(self._prepare_again, [_raw(record) for record in records])
-            for published_ms in batch.times_ms:
+            for published_ms in [] if start.memo else batch.times_ms:
                 self._clock.observe(published_ms)
-            for item in batch.prepared:
-                if item.verdict.kind is Kind.NEW:
-                    self._remember(item.document.id, item)
         log.info(
             "window.restored", partition=self._partition.partition, position=position,
             seconds=round(time.monotonic() - begun, 3),
         )  # fmt: skip
         return position
+
+    @property
+    def memo(self) -> str:
+        """The event clock behind the records taken so far."""
+        return msgspec.json.encode(self._clock).decode()
 
     def _prepare_again(self, raws: Sequence[Raw]) -> Batch:
         """Records of the window; one that cannot be prepared was refused in its time, and is passed over."""
@@ -126,20 +136,13 @@ class ClassifyProcessor:
         if records[0].offset < self._careful_until:
             refused, records = await self._take_out_deadly(records)
         batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
-        texts: list[Prepared] = []
-        places: dict[str, int] = {}
-        for item in batch.prepared:
-            first = item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of
-            known = self._firsts.get(first)
-            asked = item if item.verdict.kind is Kind.NEW or known is None else known
-            if isinstance(asked, Prepared) and first not in places:
-                places[first] = len(texts)
-                texts.append(asked)
-        future = await self._classifier.submit([p.document.text for p in texts], [p.document.lang for p in texts])
-        for first, place in places.items():
-            self._remember(first, _Promise(future, place))
-        wanted = [item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of for item in batch.prepared]
-        answers = [(first, self._answer(first)) for first in wanted]
+        asked = {_text(item.document): item.document for item in batch.prepared}
+        answers = {text: self._said[text] for text in asked if text in self._said}
+        asked = {text: document for text, document in asked.items() if text not in answers}
+        future = await self._classifier.submit([d.text for d in asked.values()], [d.lang for d in asked.values()])
+        answers |= {text: _Promise(future, place) for place, text in enumerate(asked)}
+        for text, answer in answers.items():
+            self._remember(text, answer)
         by_offset = {record.offset: record for record in records}
         unread = {item.raw.origin.offset for item in batch.refused}
         read = [offset for offset in by_offset if offset not in unread]
@@ -169,32 +172,27 @@ class ClassifyProcessor:
         self._metrics.documents.labels("failed").inc(len(refused))
         return refused, [record for record, _ in asked if record.offset not in killers]
 
-    def _remember(self, first: str, value: _Promise | Prepared) -> None:
-        self._firsts[first] = value
-        self._firsts.move_to_end(first)
-        if len(self._firsts) > WINDOW_RECORDS:
-            self._firsts.popitem(last=False)
+    def _remember(self, text: bytes, answer: _Promise | Outcome) -> None:
+        self._said[text] = answer
+        self._said.move_to_end(text)
+        if len(self._said) > WINDOW_RECORDS:
+            self._said.popitem(last=False)
 
-    def _answer(self, first: str) -> _Promise | Outcome:
-        value = self._firsts[first]
-        assert not isinstance(value, Prepared)
-        return value
-
-    async def _settle(self, first: str, answer: _Promise | Outcome) -> Outcome:
+    async def _settle(self, text: bytes, answer: _Promise | Outcome) -> Outcome:
         """Wait for an answer, and keep only it: a promise holds on to the answers of its whole batch."""
         if not isinstance(answer, _Promise):
             return answer
         outcome = (await answer.outcomes)[answer.place]
         if isinstance(outcome, Classification):
             outcome = replace(outcome, heads={})
-        if self._firsts.get(first) is answer:
-            self._firsts[first] = outcome
+        if self._said.get(text) is answer:
+            self._said[text] = outcome
         return outcome
 
     async def _outputs(
         self,
         batch: Batch,
-        answers: list[tuple[str, _Promise | Outcome]],
+        answers: dict[bytes, _Promise | Outcome],
         time_ms: int | None,
         records: dict[int, ConsumerRecord[bytes, bytes]],
         clocks: dict[int, int],
@@ -203,8 +201,9 @@ class ClassifyProcessor:
         for refused in batch.refused:
             record = records[refused.raw.origin.offset]
             outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, record))
-        for item, (first, answer) in zip(batch.prepared, answers, strict=True):
-            outcome = await self._settle(first, answer)
+        for item in batch.prepared:
+            text = _text(item.document)
+            outcome = await self._settle(text, answers[text])
             record = records[item.document.origin.offset]
             if isinstance(outcome, Failure):
                 outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, record))
@@ -288,6 +287,11 @@ def opinions_of(item: Prepared, said: Classification, clock_ms: int = 0) -> list
         )
         for entity in item.entities
     ]  # fmt: skip
+
+
+def _text(document: Document) -> bytes:
+    """Names what the model is asked of a document: its masked text, in its language."""
+    return hashlib.blake2b(f"{document.lang}|{document.text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _raw(record: ConsumerRecord[bytes, bytes]) -> Raw:

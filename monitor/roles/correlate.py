@@ -40,6 +40,7 @@ class CorrelateProcessor:
 
     chunk = CHUNK
     idle_s = IDLE_S
+    memo = ""
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class DetectProcessor:
 
     chunk = CHUNK
     idle_s = IDLE_S
+    memo = ""
 
     def __init__(
         self,

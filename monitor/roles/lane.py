@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -25,8 +26,14 @@ is written; more would only hold memory."""
 REOPEN_FIRST_S, REOPEN_LAST_S = 0.5, 15.0
 
 
-BEGUN = "begun "
-"""The note beside an offset at which work began; a commit of finished work takes it away."""
+class Note(msgspec.Struct, omit_defaults=True):
+    """What stands beside a committed offset."""
+
+    begun: int = 0
+    """How often work was begun here; a commit of finished work takes it away."""
+    memo: str = ""
+    """The processor's, about the records before the offset."""
+
 
 CARE_AFTER = 2
 """So many times work was begun at one offset and never ended: no coincidence any more (a kill, a host that went away)."""
@@ -42,6 +49,8 @@ class Start(NamedTuple):
     """The group's committed offset, None when there is none."""
     careful_until: int = 0
     """Records before this offset ended the process, or the lane, the last times: find out which, and refuse it."""
+    memo: str = ""
+    """As the processor gave it behind the last record before the offset; empty when it is not known."""
 
 
 class Processor(Protocol):
@@ -56,6 +65,10 @@ class Processor(Protocol):
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Take records; called in order, one call at a time. The awaitable gives the outputs when they are ready."""
+
+    @property
+    def memo(self) -> str:
+        """What the next owner must know of the records taken so far, besides state and outputs; kept with the offset, so short."""
 
     @property
     def idle_s(self) -> float:
@@ -221,14 +234,15 @@ class Lane:
         processor = self._new_processor()
         self._chunk = processor.chunk
         self.processor = processor
-        begun = _begun(committed)
+        note = _note(committed)
+        begun = note.begun
         careful_until = committed.offset + MAX_CONCURRENT * self._chunk if committed and begun >= CARE_AFTER else 0
         self._alone_until = careful_until if begun >= ALONE_AFTER else 0
         if careful_until:
             log.warning("partition.careful", topic=self.partition.topic, partition=self.partition.partition,
                         offset=committed.offset if committed else 0, attempts=begun, alone=bool(self._alone_until))  # fmt: skip
-        position = await processor.restore(Start(committed.offset if committed else None, careful_until))
-        self._ledger = Ledger(position or 0)
+        position = await processor.restore(Start(committed.offset if committed else None, careful_until, note.memo))
+        self._ledger = Ledger(position or 0, note.memo)
         self._expected = position or 0
         self.ready = True
         await self._opened(self.partition, position)
@@ -243,7 +257,7 @@ class Lane:
         await self._await_records(processor)
         async with one_at_a_time:
             # On record before the first record is touched: whoever finds this note knows that work here never ended.
-            await writer.write([], self._ledger.end, f"{BEGUN}{begun + 1}")
+            await writer.write([], self._ledger.end, _noted(Note(begun + 1, self._ledger.memo)))
         while True:
             await slots.acquire()
             records = self._queue.popleft()
@@ -252,6 +266,7 @@ class Lane:
             self._queued -= len(records)
             self._queued_bytes -= size_bytes
             result = await processor.start(records)
+            work.memo = processor.memo
             finishing = group.create_task(self._finish(work, result, slots))
             if records[0].offset < self._alone_until:
                 await asyncio.wait([finishing])
@@ -304,6 +319,7 @@ class Lane:
             last = time.monotonic()
             before, before_bytes = self._ledger.records, self._ledger.size_bytes
             outputs, offset = self._ledger.take()
+            memo = self._ledger.memo
             outputs += self._asides
             self._asides = []
             self._committing = True
@@ -311,7 +327,7 @@ class Lane:
             self._writing_bytes = before_bytes - self._ledger.size_bytes
             outputs = squash(outputs)
             async with one_at_a_time:
-                await writer.write(outputs, offset)
+                await writer.write(outputs, offset, _noted(Note(memo=memo)))
             self._writing = self._writing_bytes = 0
             self._committing = False
             self._committed_once.set()
@@ -329,7 +345,13 @@ def _size(records: Sequence[ConsumerRecord[bytes, bytes]]) -> int:
     return sum(max(record.serialized_value_size, 0) for record in records)
 
 
-def _begun(committed: Committed | None) -> int:
-    """How often work was begun at this offset and did not end."""
-    count = committed.note.removeprefix(BEGUN) if committed and committed.note.startswith(BEGUN) else ""
-    return int(count) if count.isdecimal() else 0
+def _note(committed: Committed | None) -> Note:
+    """The note beside an offset; an empty one when somebody else wrote it."""
+    try:
+        return msgspec.json.decode(committed.note, type=Note) if committed and committed.note else Note()
+    except msgspec.DecodeError:
+        return Note()
+
+
+def _noted(note: Note) -> str:
+    return msgspec.json.encode(note).decode()

@@ -58,6 +58,7 @@ class NotifyProcessor:
     # One alert at a time: a crash repeats at most those of one commit interval.
     chunk = 1
     idle_s = TICK_S
+    memo = ""
 
     def __init__(
         self,

@@ -118,7 +118,6 @@ class Reference:
     def _classify(self, partition: int, records: Sequence[ConsumerRecord[bytes, bytes]], into: Expected) -> int:
         """Opinions and refusals of one partition; returns its clock."""
         duplicates, clock = Duplicates(), EventClock()
-        said: dict[str, Classification | InferenceError] = {}
         for record in records:
             raw = Raw(
                 record.value, Origin(topic=self._topic, partition=partition, offset=record.offset), record.timestamp
@@ -130,10 +129,7 @@ class Reference:
             for published_ms in batch.times_ms:
                 now_ms = clock.observe(published_ms) or 0
             for item in batch.prepared:
-                first = item.document.id if item.verdict.kind is Kind.NEW else item.verdict.of
-                if first not in said:
-                    said[first] = self._ask(item)
-                answer = said[first]
+                answer = self._ask(item)
                 if isinstance(answer, InferenceError):
                     into.refused[partition, record.offset] = f"model_{answer.reason}"
                 else:

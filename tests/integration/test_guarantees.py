@@ -39,6 +39,7 @@ class Named:
 
     chunk = 50
     idle_s = 5.0
+    memo = ""
 
     def __init__(self, member: str, partition: TopicPartition, topic: str, owners: list[tuple[int, str]]) -> None:
         self._owner = (partition.partition, member)

@@ -23,6 +23,7 @@ class Copier:
 
     chunk = 100
     idle_s = 5.0
+    memo = ""
 
     def __init__(self, topic: str, pause_s: float = 0.0, fail_on: set[bytes] | None = None) -> None:
         self.topic = topic

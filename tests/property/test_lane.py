@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.roles import lane as lane_module
-from monitor.roles.lane import BEGUN, Lane
+from monitor.roles.lane import Lane, Note
 from tests.support.simulation import PARTITION, Broker, Summing, run
 
 
@@ -94,6 +95,6 @@ def test_each_record_is_counted_once_and_in_order(seed: int, trouble: float, mem
     assert [int(output.value or b"") for output in written] == [record.offset for record in broker.log]
     assert [int(output.key or b"") for output in written] == list(range(1, len(written) + 1))
     assert broker.committed is not None
-    assert not broker.committed.note.startswith(BEGUN)
+    assert msgspec.json.decode(broker.committed.note, type=Note) == Note(memo=str(len(broker.log)))
     # At its end and silent it says so, and only then: the claim counts everything.
     assert [output.value for output in broker.outputs if output.topic == "idle"][-1] == b"%d" % len(broker.log)

@@ -130,14 +130,18 @@ class Summing:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._count = 0
+        self.memo = ""
 
     async def restore(self, start: Any) -> int | None:
         await self._broker.settle()
+        self.memo = start.memo
         rows = [output for output in self._broker.outputs if output.topic == "state"]
         if not rows:
             return start.offset  # type: ignore[no-any-return]
         count, position = rows[-1].value.split(b",")  # type: ignore[union-attr]
         self._count = int(count)
+        # What stands beside the offset is as old as the state.
+        assert self.memo == str(self._count), (self.memo, self._count)
         return int(position)
 
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
@@ -145,6 +149,7 @@ class Summing:
         for item in records:
             self._count += 1
             outputs.append(Output("out", b"%d" % self._count, b"%d" % item.offset))
+        self.memo = str(self._count)
         outputs.append(Output("state", b"s", b"%d,%d" % (self._count, records[-1].offset + 1), latest=True))
         return self._later(outputs)
 

@@ -190,7 +190,7 @@ class Api:
         found = [
             brief
             for brief in showing.incidents(self._board)
-            if which.entity in (None, brief.entity)
+            if which.entity in (None, brief.entity, *brief.entities)
             and (which.state == "all" or (brief.state == "resolved") == (which.state == "resolved"))
         ]
         return found[: which.limit]

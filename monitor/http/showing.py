@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import get_args
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from monitor.http.views import (
     Status,
     Step,
 )
-from monitor.records import Alert
+from monitor.records import Alert, Severity
 
 SPARKS = 60
 """Steps of a spark line: what can be told apart at 400 px."""
@@ -39,6 +40,8 @@ MAX_SHOWN = 50
 
 SILENT_S = 20.0
 """A process that has not told of itself for so long is not alive: four times the interval."""
+
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 LAG_RECORDS, FAILING_S = 10_000, 60.0
 """From here on a person should look."""
@@ -110,9 +113,14 @@ def series(board: Board, name: str, lang: str, since_ms: int = 0) -> Series:
 
 
 def incidents(board: Board) -> list[IncidentBrief]:
-    """Open ones first, then the newest."""
+    """Open ones first, of those the worst, then the newest."""
     briefs = [_brief(board, incident, steps) for incident, steps in board.incidents.items()]
-    return sorted(briefs, key=lambda brief: (brief.state == "resolved", -brief.at_ms, brief.id))
+
+    def place(brief: IncidentBrief) -> tuple[bool, int, int, str]:
+        over = brief.state == "resolved"
+        return over, 0 if over else -SEVERITIES.index(brief.severity), -brief.at_ms, brief.id
+
+    return sorted(briefs, key=place)
 
 
 def incident(board: Board, name: str) -> IncidentDetail:

@@ -102,6 +102,7 @@ class PageProcess:
         board = Board(DetectionSettings())
         desk = Desk(self.topics, board)
         keeper = WatchlistKeeper(self.watchlist_file, metrics, in_file=False)
+        self.reload_watchlist = lambda: self._loop.call_soon_threadsafe(keeper.reload)
         keeper.listen(lambda w: board.watch({e.id: (e.name, e.labels) for e in w.entities.values()}))
         self._producer = desk.producer = client.producer(self.kafka)
         await self._producer.start()

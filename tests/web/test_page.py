@@ -9,7 +9,7 @@ import pytest
 
 from monitor.http.access import hash_token, new_token
 from monitor.http.settings import TokenSettings
-from monitor.records import Action, cloud_event, encode
+from monitor.records import Action, Share, cloud_event, encode
 from tests.web import scene
 from tests.web.browser import Browser
 from tests.web.conftest import Start
@@ -195,6 +195,71 @@ def test_everything_can_be_done_by_keyboard(browser: Browser, page: PageProcess,
     browser.sees("too loud <b>", ".detail")
 
 
+def test_an_incident_of_several_names_tells_of_the_mood_and_is_muted_as_a_whole(
+    browser: Browser, page: PageProcess, a_day: scene.Scene
+) -> None:
+    last = a_day.alerts[-1]
+    evidence = msgspec.structs.replace(
+        last.evidence, unit="mean", observed=-0.42, expected=0.12, low=-0.5, high=-0.34, one_event=0.93,
+        entities=(Share("skyharrow", 50, 0.75), Share("noor", 17, 0.25)),
+    )  # fmt: skip
+    story = msgspec.structs.replace(
+        last, id="story.0", incident="story", sequence=0, signal="sentiment", kind="story", entities=("skyharrow", "noor"),
+        evidence=evidence,
+    )  # fmt: skip
+    page.send(page.topics.alerts, [(b"story", encode(cloud_event(story)))])
+    browser.open(page.url)
+    browser.sees("−0.42 mood, usually +0.12", ".now")
+    browser.open(f"{page.url}/#/incident/story")
+    browser.sees("−0.42 mood, usually +0.12", ".detail")
+    browser.sees("−0.50 to −0.34", ".facts")
+    browser.sees("93%", ".facts")
+    browser.sees("75%", ".shares")
+
+    # One of the two muted is not enough to silence it, and the page says so.
+    browser.one("[data-act=mute]").click()
+    boxes = browser.all("dialog input[name=entity]")
+    assert [box.get_attribute("value") for box in boxes] == ["skyharrow", "noor"]
+    boxes[0].click()
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("1 of 2 names muted, so it is told", ".detail")
+    browser.one("[data-act=mute]").click()
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.sees("muted until", ".detail")
+    browser.one("[data-act=unmute]").click()
+    browser.until(lambda: "muted" not in browser.text(".detail .top"), "both are told of again")
+
+
+def test_a_name_is_found_among_many_and_single_keys_can_be_turned_off(browser: Browser, page: PageProcess) -> None:
+    names = "".join(
+        f'[[entity]]\nid = "n{n}"\nname = "Name {n}"\naliases = {{ "*" = ["Name {n}"] }}\n' for n in range(30)
+    )
+    page.watchlist_file.write_text(page.watchlist_file.read_text(encoding="utf-8") + names, encoding="utf-8")
+    page.reload_watchlist()
+    browser.open(page.url)
+    browser.until(lambda: len(browser.all(".entities > li")) == 33, "all names are there")
+    # What is in alarm comes first.
+    browser.press("j", "j")
+    assert browser.js("return document.activeElement.closest('.past') !== null")
+    browser.press("/", "owner: nobody")
+    browser.sees("No watched name is like that.", ".watched")
+    browser.one("#find").clear()
+    browser.one("#find").send_keys("TRAVEL-desk")
+    browser.until(lambda: len(browser.all(".entities > li")) == 1, "labels are searched too")
+    browser.js("document.activeElement.blur()")
+    browser.press("?")
+    browser.sees("the next incident or name", "dialog")
+    browser.one("dialog input[name=single]").click()
+    browser.one("dialog[open] button[type=submit]").click()
+    browser.until(lambda: not browser.all("dialog[open]"), "it is closed")
+    browser.js("document.activeElement.blur()")
+    browser.press("w")
+    assert "watchlist" not in browser.js("return location.hash")
+    browser.js("localStorage.clear()")
+    browser.press("w")
+    browser.one(".entries li")
+
+
 def test_every_control_has_a_name_and_the_page_has_landmarks(
     browser: Browser, still: PageProcess, a_day: scene.Scene
 ) -> None:
@@ -312,4 +377,5 @@ def test_a_mute_ends_on_the_page_when_its_time_is_over(browser: Browser, page: P
 def test_nothing_yet_is_said_calmly(browser: Browser, start: Start) -> None:
     browser.open(start().url)
     browser.sees("Nothing has been read yet.", ".now")
-    browser.sees("All quiet", "#headline")
+    browser.sees("Nothing read yet", "#headline")
+    browser.sees("No process has told of itself yet.", ".pipeline")

@@ -37,7 +37,7 @@ export function spark({ documents, share }, now, stepS) {
   const label = now.share === null
     ? "no posts in the last hour"
     : `negative share ${percent(now.share)} in the last hour${now.expected === null ? "" : `, usually ${percent(now.expected)}`}; the line shows ${span(documents.length * stepS * 1000)}`;
-  return h("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
+  return h("svg", { class: documents.some((n) => n) ? "spark" : "spark blank", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
     h("path", { class: "volume", d: bars }),
     now.expected !== null && h("path", { class: "usual", d: `M0 ${y(now.expected).toFixed(1)}H${WIDTH}` }),
     h("path", { class: "share", d: lines }));
@@ -76,7 +76,7 @@ export function course(series, incident, nowMs) {
   h("path", { class: "share", d: path }),
   h("path", { class: "onset", d: `M${onset.toFixed(1)} 0V${H + V}` }));
   const scale = [top, usual].filter((value) => value !== null).map((value, place) =>
-    h("span", { class: "tick", style: { top: `${(y(value) / (H + V)) * 100}%` } }, place ? `usually ${percent(value)}` : percent(value)));
+    h("span", { class: "tick", style: { top: `${(y(value) / (H + V)) * 100}%` } }, place ? `usually ${percent(value)}` : `${percent(value)} negative`));
   const clock = (ms) => new Date(ms).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
   const at = Math.min(82, Math.max(12, (onset / W) * 100));
   return h("figure", { class: "course" },

@@ -13,18 +13,19 @@ export function tell(text, bad = false) {
   hiding = setTimeout(() => { toast.textContent = ""; }, 6000);
 }
 
-/** Ask in a dialog; calls `done` with the form's values, and stays open with the reason when that fails. */
-function open(title, fields, verb, done) {
+/** Ask in a dialog; calls `done` with the form's values, and stays open with the reason when that fails. Without `done` it only tells. */
+export function open(title, fields, verb, done) {
   const problem = h("p", { class: "problem", role: "alert" });
   const form = h("form", { method: "dialog" },
     h("h2", { id: "dialog-title" }, title), fields, problem,
-    h("p", { class: "act" }, h("button", { type: "submit", class: "primary" }, verb), h("button", { type: "button", "data-act": "cancel" }, "Cancel")));
+    h("p", { class: "act" }, h("button", { type: "submit", class: "primary" }, verb), done && h("button", { type: "button", "data-act": "cancel" }, "Cancel")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = form.querySelector("button[type=submit]");
     button.disabled = true;
     try {
-      await done(Object.fromEntries(new FormData(form)));
+      const data = new FormData(form);
+      if (done) await done(Object.fromEntries(data), data);
       dialog.close();
     } catch (error) {
       problem.textContent = error.message;
@@ -42,16 +43,29 @@ const note = () => h("label", {}, "Note ", h("input", { name: "note", maxlength:
 
 const MUTES = [["1 hour", 3600], ["4 hours", 14400], ["12 hours", 43200], ["1 day", 86400], ["7 days", 604800]];
 
-export function act(kind, { entity, incident }, names) {
+export function act(kind, { entities, incident }, names) {
   const send = async (body, said) => { await ask("POST", "/actions", { kind, ...body }); tell(said); };
-  const name = names.get(entity) || entity;
+  const forAll = async (chosen, body, said) => {
+    for (const entity of chosen) await ask("POST", "/actions", { kind, entity, ...body });
+    tell(said);
+  };
+  const nameOf = (entity) => words("bdi", {}, names.get(entity) || entity);
   if (kind === "acknowledge") return send({ incident }, "Noted: you are looking into it.").catch((error) => tell(error.message, true));
-  if (kind === "unmute") return send({ entity }, "The mute has ended.").catch((error) => tell(error.message, true));
+  if (kind === "unmute") return forAll(entities, {}, "The mute has ended.").catch((error) => tell(error.message, true));
   if (kind === "mute") {
-    return open(["Mute ", words("bdi", {}, name)], [
-      h("p", { class: "quiet" }, "Nobody is told of it for a time; its incidents are still shown here."),
+    const several = entities.length > 1;
+    return open(several ? `Mute ${entities.length} names` : ["Mute ", nameOf(entities[0])], [
+      h("p", { class: "quiet" }, several
+        ? "An incident of several names is silent while all of them are muted. It is still shown here."
+        : "Nobody is told of it for a time; its incidents are still shown here, and told if they are of other names too."),
+      several && h("fieldset", { class: "names" }, h("legend", {}, "Names"), entities.map((entity) =>
+        h("label", { class: "choice" }, h("input", { type: "checkbox", name: "entity", value: entity, checked: true }), nameOf(entity)))),
       h("fieldset", {}, h("legend", {}, "For"), MUTES.map(([label, seconds], place) => h("label", { class: "choice" }, h("input", { type: "radio", name: "for_s", value: seconds, checked: place === 1 }), label))),
-      note()], "Mute", (values) => send({ entity, for_s: Number(values.for_s), note: values.note }, "Muted."));
+      note()], "Mute", (values, data) => {
+        const chosen = several ? data.getAll("entity") : entities;
+        if (!chosen.length) throw new Refused(0, "Choose a name at least.");
+        return forAll(chosen, { for_s: Number(values.for_s), note: values.note }, "Muted.");
+      });
   }
   return open("Call it a false alarm", [h("p", { class: "quiet" }, "It goes to the review topic, where the detector's makers learn from it."), note()],
     "False alarm", (values) => send({ incident, note: values.note }, "Noted as a false alarm."));
@@ -135,7 +149,7 @@ export async function watchlistPage(main, canAct) {
     may && h("p", { class: "act" }, h("button", { type: "button", class: "primary", "data-edit": "" }, "Watch another name")),
     h("ul", { class: "rows entries" }, list.entities.map((entity) => h("li", { "data-key": entity.id },
       h("div", {}, words("strong", {}, entity.name), " ", h("code", {}, entity.id),
-        edits.has(entity.id) && h("span", { class: "chip" }, "changed here by ", byWhom(edits.get(entity.id))),
+        edits.has(entity.id) && [" ", h("span", { class: "chip" }, "changed here by ", byWhom(edits.get(entity.id)))],
         h("p", { class: "names" }, [...new Set(Object.values(entity.aliases).flat())].map((name) => words("bdi", { class: "chip" }, name)))),
       may && h("p", { class: "act" },
         edits.has(entity.id) && back(edits.get(entity.id), "Undo"),

@@ -38,8 +38,10 @@ export function incidentPage(detail, status, names) {
   const atMs = status.at_ms;
   const [large, small] = figure(incident);
   const over = incident.state === "resolved";
-  const entity = status.entities.get(incident.entity);
-  const muted = entity && entity.muted_until_ms > Date.now();
+  // An incident of several names is silent while all of them are muted.
+  const own = incident.entities.length ? incident.entities : [incident.entity];
+  const until = own.map((entity) => status.entities.get(entity)?.muted_until_ms ?? 0).filter((ms) => ms > Date.now());
+  const muted = until.length === own.length;
   const told = { share: percent, mean: signed }[evidence.unit] || rate;
   const interval = `${told(evidence.low)} to ${told(evidence.high)}${evidence.unit === "documents/h" ? " an hour" : ""}`;
   const facts = [
@@ -47,10 +49,11 @@ export function incidentPage(detail, status, names) {
     ["95 % interval", interval],
     ["posts", count(evidence.documents)],
     ["of them negative", count(evidence.negatives)],
+    typeof evidence.one_event === "number" && ["one event", percent(evidence.one_event)],
     ["voices", evidence.authors ? `${count(evidence.authors)}+` : "–"],
     ["reposts", count(evidence.reposts || 0)],
     ["reach", count(evidence.reach || 0)],
-  ];
+  ].filter(Boolean);
   const posts = evidence.posts || [];
   return h("article", { class: `detail ${severityOf(incident)}`, "data-key": `incident ${incident.id}` },
     h("p", { class: "back" }, h("a", { href: "#/" }, "← Overview")),
@@ -61,12 +64,13 @@ export function incidentPage(detail, status, names) {
       incident.entities.length > 3 && words("p", { class: "quiet" }, incident.entities.map((entity) => names.get(entity) || entity).join(", ")),
       incident.merged_into && h("p", {}, "It turned out to be part of a ", h("a", { href: `#/incident/${encodeURIComponent(incident.merged_into)}` }, "wider incident"), ", told there from then on."),
       h("p", { class: "figure" }, h("b", {}, large), " ", small),
-      h("p", { class: "chips" }, chips(incident), muted && h("span", { class: "chip" }, "muted until ", when(entity.muted_until_ms, Date.now())))),
+      h("p", { class: "chips" }, chips(incident), until.length > 0 && h("span", { class: "chip" },
+        muted ? ["muted until ", when(Math.min(...until), Date.now())] : `${count(until.length)} of ${plural(own.length, "name")} muted, so it is told`))),
     h("p", { class: "act operator bar" },
       !incident.acknowledged_by && !over && h("button", { type: "button", class: "primary", "data-act": "acknowledge", "data-incident": incident.id }, "I am looking into it"),
       muted
-        ? h("button", { type: "button", "data-act": "unmute", "data-entity": incident.entity }, "End the mute")
-        : h("button", { type: "button", "data-act": "mute", "data-entity": incident.entity }, "Mute …"),
+        ? h("button", { type: "button", "data-act": "unmute", "data-entity": own.join(" ") }, "End the mute")
+        : h("button", { type: "button", "data-act": "mute", "data-entity": own.join(" ") }, "Mute …"),
       !incident.false_alarm_by && h("button", { type: "button", "data-act": "false_alarm", "data-incident": incident.id }, "False alarm …")),
     course(detail.course, incident, atMs),
     h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
@@ -79,6 +83,7 @@ export function incidentPage(detail, status, names) {
           evidence.first_post && [h("h3", {}, "The first"), h("ul", {}, post({ ...evidence.first_post, document_id: `first ${evidence.first_post.document_id}` }, atMs))])),
       h("div", { class: "side" },
         timeline(detail, names, atMs),
+        shares("Names", evidence.entities, (item) => names.get(item.name) || item.name),
         shares("Languages of the rise", evidence.languages, (item) => language(item.name)),
         shares("Sources", evidence.sources),
         shares("Topics", evidence.topics),

@@ -59,7 +59,8 @@ export function incidents(status, names) {
       h("h2", { id: "now-title" }, "Out of the ordinary"),
       open.length
         ? h("ul", { class: "cards" }, open.map((incident) => incidentCard(incident, status.at_ms, names)))
-        : h("p", { class: "calm" }, status.at_ms ? "Nothing is out of the ordinary." : "Nothing has been read yet.")),
+        : h("div", { class: "calm" }, status.at_ms ? "Nothing is out of the ordinary." : ["Nothing has been read yet.",
+          h("p", { class: "quiet" }, "Once documents that name what is watched are on the documents topic, each name shows its share and volume within minutes. An alert needs to know what is usual first.")])),
     past.length > 0 && h("section", { class: "before", "aria-labelledby": "before-title" },
       h("h2", { id: "before-title" }, "Before"),
       h("ul", { class: "rows" }, past.slice(0, 12).map((incident) => pastRow(incident, status.at_ms, names)))),
@@ -72,6 +73,14 @@ const heat = (now) => {
   const over = (now.low ?? 0) - (now.expected ?? now.share);
   return over > 0.2 ? "hot" : over > 0.05 ? "warm" : "normal";
 };
+
+/** Whether a name is meant by what someone looks for: in its name, its id or its labels. */
+export function meant(entity, sought) {
+  const fold = (text) => text.normalize("NFKC").toLowerCase();
+  const words = fold(sought).split(/\s+/).filter(Boolean);
+  const text = fold([entity.name, entity.id, ...Object.values(entity.labels)].join(" "));
+  return words.every((word) => text.includes(word));
+}
 
 const reading = (now) => [
   h("b", {}, percent(now.share)),
@@ -86,8 +95,9 @@ function entityRow(entity, status, detail) {
     h("details", { "data-entity": entity.id, "data-key": `details ${entity.id}` },
       h("summary", {},
         h("span", { class: "title" },
-          open && h("span", { class: "dot", title: "an incident is open" }, h("span", { class: "hidden" }, "open incident:")),
-          words("strong", {}, entity.name),
+          h("span", { class: "named" },
+            open && h("span", { class: "dot", title: "an incident is open" }, h("span", { class: "hidden" }, "open incident:")),
+            words("strong", {}, entity.name)),
           muted && h("span", { class: "chip" }, "muted until ", when(entity.muted_until_ms, Date.now()))),
         spark(entity.spark, entity.now, status.spark_s),
         h("span", { class: `reading ${heat(entity.now)}` }, reading(entity.now)),
@@ -105,31 +115,43 @@ function entityRow(entity, status, detail) {
             : h("button", { type: "button", "data-act": "mute", "data-entity": entity.id }, "Mute …")))));
 }
 
-export function watched(status, entities, details) {
+const FIND_FROM = 9; // names that the eye takes in without help
+
+export function watched(status, entities, details, sought) {
+  const shown = entities.filter((entity) => meant(entity, sought));
+  // What is in alarm comes first; the rest stays where the watchlist has it, so that an eye that knows the place finds it.
+  const ordered = [...shown.filter((entity) => entity.incidents.length), ...shown.filter((entity) => !entity.incidents.length)];
   return h("section", { class: "watched", "aria-labelledby": "watched-title" },
     h("h2", { id: "watched-title" }, "Watched", h("small", {}, "negative share, last hour and six hours")),
-    h("ul", { class: "entities" }, entities.map((entity) => entityRow(entity, status, details.get(entity.id)))),
+    entities.length >= FIND_FROM && h("p", { class: "find", "data-key": "find" },
+      h("input", { id: "find", type: "search", "aria-label": "Find a name", placeholder: `Find among ${plural(entities.length, "name")}`, autocomplete: "off", dir: "auto" })),
+    ordered.length
+      ? h("ul", { class: "entities" }, ordered.map((entity) => entityRow(entity, status, details.get(entity.id))))
+      : h("p", { class: "calm small" }, sought ? "No watched name is like that." : "Nothing is watched."),
     h("p", { class: "act operator" }, h("a", { href: "#/watchlist" }, "Change the watchlist")));
 }
 
-const MOST_LANGUAGES = 24;
+const MOST_LANGUAGES = 24, MOST_ROWS = 40;
 
 export function byLanguage(entities) {
   const volume = new Map();
   for (const entity of entities) for (const now of entity.languages) volume.set(now.lang, (volume.get(now.lang) || 0) + now.documents);
   const shown = [...volume].filter(([, documents]) => documents > 0).sort((a, b) => b[1] - a[1]).slice(0, MOST_LANGUAGES).map(([lang]) => lang);
   if (!shown.length) return null;
+  const loud = entities.filter((entity) => entity.now.documents > 0).sort((a, b) => b.now.documents - a.now.documents).slice(0, MOST_ROWS);
+  const rows = entities.filter((entity) => loud.includes(entity)), more = entities.filter((entity) => entity.now.documents > 0).length - rows.length;
   const cell = (now, entity) => {
     if (!now || now.documents === 0) return h("td", { class: "none" }, h("span", { class: "hidden" }, "no posts"));
     const title = `${entity.name}, ${language(now.lang)}: ${percent(now.share)} negative of ${plural(now.documents, "post")}${now.expected === null ? "" : `, usually ${percent(now.expected)}`}`;
     return h("td", { class: heat(now), title }, h("b", {}, percent(now.share)), h("small", {}, count(now.documents)));
   };
   return h("section", { class: "by-language", "aria-labelledby": "language-title" },
-    h("h2", { id: "language-title" }, "By language", h("small", {}, "negative share and posts of the last hour; tinted where it is above the usual")),
+    h("h2", { id: "language-title" }, "By language", h("small", {}, "negative share and posts of the last hour; tinted where it is above the usual",
+      more > 0 && `; the ${count(rows.length)} names with the most posts`)),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "language-title" },
       h("table", {},
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "hidden" }, "Entity")), shown.map((lang) => h("th", { scope: "col", title: language(lang) }, h("abbr", { title: language(lang) }, lang))))),
-        h("tbody", {}, entities.map((entity) => h("tr", { "data-key": entity.id },
+        h("tbody", {}, rows.map((entity) => h("tr", { "data-key": entity.id },
           h("th", { scope: "row" }, words("bdi", {}, entity.name)),
           shown.map((lang) => cell(entity.languages.find((now) => now.lang === lang), entity))))))));
 }
@@ -149,8 +171,9 @@ export function pipeline(status) {
   const state = ({ pulse, alive, silent_s: silent }) => (!alive ? `silent for ${span(silent * 1000)}` : pulse.ready ? "works" : pulse.waiting || "starting");
   return h("section", { class: "pipeline", "aria-labelledby": "pipeline-title" },
     h("h2", { id: "pipeline-title" }, "Pipeline"),
-    problems.length ? h("ul", { class: "problems" }, problems.map((problem) => h("li", {}, words("bdi", {}, problem)))) : h("p", { class: "calm small" }, "All processes are well."),
-    h("ul", { class: "processes" }, processes.map((process) => h("li", { class: process.alive && process.pulse.ready ? "" : "unwell", "data-key": process.pulse.instance },
+    problems.length ? h("ul", { class: "problems" }, problems.map((problem) => h("li", {}, words("bdi", {}, problem))))
+      : h("p", { class: "calm small" }, processes.length ? "All processes are well." : "No process has told of itself yet."),
+    processes.length > 0 && h("ul", { class: "processes" }, processes.map((process) => h("li", { class: process.alive && process.pulse.ready ? "" : "unwell", "data-key": process.pulse.instance },
       h("p", { class: "title" }, h("span", {}, h("strong", {}, process.pulse.role), " ", h("span", { class: "state" }, state(process))),
         words("small", { title: `version ${process.pulse.version}, model ${process.pulse.bundle}` }, process.pulse.instance)),
       h("dl", {}, AMOUNTS.map(([name, of, shown]) => h("div", {}, h("dt", {}, name), h("dd", {}, shown(of(process.pulse))))))))));

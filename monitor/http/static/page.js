@@ -2,8 +2,9 @@
 import { ask, follow } from "./api.js";
 import { count, h, patchChildren, plural, rate, when, words } from "./dom.js";
 import { act, signIn, tell, watchlistPage } from "./forms.js";
+import { keys } from "./keys.js";
 import { incidentPage } from "./incident.js";
-import { activity, byLanguage, incidents, pipeline, watched } from "./overview.js";
+import { activity, byLanguage, incidents, meant, pipeline, watched } from "./overview.js";
 
 const main = document.getElementById("main");
 const headline = document.getElementById("headline");
@@ -14,6 +15,7 @@ const state = {
   details: new Map(), // of entities that are opened: their languages
   incident: null, // the one that is shown, with its posts
   shownRevision: "",
+  sought: "", // what the person looks for among the watched names
 };
 
 const route = () => {
@@ -31,10 +33,10 @@ function drawHeader() {
   if (!status) return;
   const open = status.incidents.filter((incident) => incident.state !== "resolved");
   const problems = status.pipeline.problems.length;
-  const said = open.length ? plural(open.length, "open incident") : "All quiet";
+  const said = open.length ? plural(open.length, "open incident") : status.at_ms ? "All quiet" : "Nothing read yet";
   const text = problems ? `${said}, ${plural(problems, "problem")} in the pipeline` : said;
   if (headline.textContent !== text) headline.textContent = text;
-  headline.className = open.length ? (open.some((i) => i.severity === "critical") ? "critical" : "warning") : problems ? "unwell" : "quiet-now";
+  headline.className = open.length ? (open.some((i) => i.severity === "critical") ? "critical" : "warning") : problems ? "unwell" : status.at_ms ? "quiet-now" : "nothing-yet";
   document.title = open.length ? `(${open.length}) Babelwatch` : "Babelwatch";
   const lag = Object.values(status.pipeline.lag).reduce((sum, n) => sum + n, 0);
   const streams = { live: "live", lost: "connection lost, trying again", silent: "no word from the daemon", connecting: "connecting" };
@@ -64,11 +66,11 @@ function draw() {
     if (state.incident && state.incident.incident.id === name) patchChildren(main, [incidentPage(state.incident, status, names())]);
     return;
   }
-  const entities = list();
+  const entities = list(), { sought } = state;
   patchChildren(main, [h("div", { class: "overview", "data-key": "overview" },
     h("div", { class: "first" }, incidents(status, names()).filter(Boolean)),
-    h("div", { class: "second" }, watched(status, entities, state.details)),
-    h("div", { class: "third" }, byLanguage(entities)),
+    h("div", { class: "second" }, watched(status, entities, state.details, sought)),
+    h("div", { class: "third" }, byLanguage(entities.filter((entity) => meant(entity, sought)))),
     h("div", { class: "fourth" }, pipeline(status), activity(status, names())))]);
 }
 
@@ -154,15 +156,23 @@ document.addEventListener("toggle", async (event) => {
   draw();
 }, true);
 
+document.addEventListener("input", (event) => {
+  if (event.target.id !== "find") return;
+  state.sought = event.target.value;
+  draw();
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-act]");
   if (!button) return;
-  const { act: kind, entity, incident } = button.dataset;
+  const { act: kind, incident } = button.dataset;
   if (kind === "sign-out") {
     await ask("DELETE", "/session").catch((error) => tell(error.message, true));
     location.reload();
+  } else if (kind === "keys") {
+    keys.explain();
   } else if (kind !== "cancel") {
-    act(kind, { entity, incident }, names());
+    act(kind, { entities: (button.dataset.entity || "").split(" "), incident }, names());
   }
 });
 

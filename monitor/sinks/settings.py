@@ -157,6 +157,10 @@ class AppriseSettings(TextSinkSettings):
         SecretStr(""), description="Apprise URL, or the service's own webhook address; better from `url_file`."
     )
     url_file: Path | None = Field(None, description="File holding the URL, which holds the service's token.")
+    sign_secret: SecretStr = Field(
+        SecretStr(""), description="Of a Feishu or Lark robot that demands a signature; better from `sign_secret_file`."
+    )
+    sign_secret_file: Path | None = Field(None, description="File holding the key of the signature.")
 
     @model_validator(mode="after")
     def _has_a_url(self) -> Self:

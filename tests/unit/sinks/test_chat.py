@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import AsyncIterator
@@ -111,6 +114,26 @@ async def test_a_refusal_with_status_200_is_one(net: Internet, name: str, body: 
     assert isinstance(found, outcome)
     if not isinstance(found, Delivered):
         assert str(body.get("errcode") or body["code"]) in found.reason
+
+
+@pytest.mark.parametrize("name", ["feishu", "lark"])
+async def test_a_robot_that_demands_a_signature_gets_it(net: Internet, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "key"
+    file.write_text("s3cret-key\n")
+    made = sink(name, sign_secret_file=file)
+    assert await made.deliver(FIRING, key="k") == Delivered()
+    body = net.asked[0].body
+    # As their documentation computes it: the text "time, line feed, key" is the key of an HMAC over nothing.
+    wanted = hmac.new(f"{body['timestamp']}\ns3cret-key".encode(), digestmod=hashlib.sha256).digest()
+    assert base64.b64decode(body["sign"]) == wanted
+    assert abs(int(body["timestamp"]) - time.time()) < 600
+    assert "babelwatch-test" in text_of(name, net.asked[0])
+    net.answer = lambda _: (200, '{"code": 19021, "msg": "sign match fail"}')
+    assert isinstance(await made.deliver(FIRING, key="k"), Retry)
+    with pytest.raises(ConfigError, match=r"sinks\.slack\.sign_secret"):
+        sink("slack", sign_secret_file=file)
+    file.unlink()
+    assert isinstance(await made.deliver(FIRING, key="k"), Retry)
 
 
 async def test_telegram_says_in_the_body_when_to_come_again(net: Internet) -> None:

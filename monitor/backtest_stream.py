@@ -1,4 +1,4 @@
-"""Opinions or documents from a file through the daemon's own detector: the alerts it would have sent, and the series behind."""
+"""Opinions or documents from a file through the daemon's own detector and correlator: the alerts it would have sent, and the series behind."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from monitor.backtest import BacktestError, Scored
+from monitor.detection.correlate import Correlator, Watched
 from monitor.detection.counts import Floats
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.documents.eventtime import CONFIRMATIONS, EventClock
@@ -137,7 +138,8 @@ def read_documents(path: Path, config: Config, bundle: Bundle, refused: dict[str
 
 def _stamped(lines: Iterable[Line]) -> Iterator[tuple[Line, int]]:
     """Lines with the time that a broker would have put on them: how far the file itself had come a few lines later, when
-    documents after a gap have confirmed each other. What is dated after that is not believed, as in the daemon."""
+    documents after a gap have confirmed each other. What is dated after that is not believed, as in the daemon; nor are the
+    last two documents, where they come an hour after all others."""
     held: deque[Line] = deque()
     newest_ms = 0
     for line in lines:
@@ -152,6 +154,7 @@ def _stamped(lines: Iterable[Line]) -> Iterator[tuple[Line, int]]:
 def replay(
     opinions: Iterable[Opinion],
     detector: Detector,
+    correlator: Correlator,
     settings: DetectionSettings,
     on_advance: Callable[[Sequence[Alert]], None] = lambda alerts: None,
 ) -> Iterator[Alert]:
@@ -161,6 +164,7 @@ def replay(
         opinions: In about the order of publication; later than the allowed lateness is late here as in the daemon, and a
             single one from far in the future is not believed.
         detector: A fresh detector, or one that goes on.
+        correlator: Joins the incidents that are one, likewise.
         settings: The detector's.
         on_advance: Told of the alerts of each step in which buckets were closed.
     """
@@ -169,7 +173,7 @@ def replay(
 
     def advance(time_ms: int) -> list[Alert]:
         detector.observe([Watermark(topic="backtest", partition=0, partitions=1, time_ms=time_ms)])
-        alerts = detector.advance()
+        alerts = correlator.take(detector.report(detector.advance(), partition=0, partitions=1))
         on_advance(alerts)
         return alerts
 
@@ -192,7 +196,7 @@ def backtest_opinions(
     *,
     band: bool = False,
 ) -> Replayed:
-    """Run the daemon's detector over opinions, and keep what it saw.
+    """Run the daemon's detector and correlator over opinions, and keep what they saw.
 
     Args:
         opinions: In about the order of publication.
@@ -207,10 +211,11 @@ def backtest_opinions(
         return None if bundle is None else np.array(bundle.calibration("sentiment", lang).confusion, np.float64)
 
     detector = Detector(detection, alerts, entities, confusion)
+    correlator = Correlator(alerts, {entity: Watched(info.name, info.labels) for entity, info in entities.items()})
     result = Replayed(series={entity: [] for entity in entities} if band else {})
 
     def follow(told: Sequence[Alert]) -> None:
-        firing = {alert.entity for alert in told if alert.state == "firing"}
+        firing = {entity for a in told if a.state == "firing" for entity in (a.entity, *a.entities)}
         for entity, rows in result.series.items():
             for view in detector.views_of(entity):
                 if view.signal != "negative_share" or (rows and view.bucket_ms <= rows[-1].time_ms):
@@ -222,7 +227,7 @@ def backtest_opinions(
                     )
                 )
 
-    result.alerts = list(replay(opinions, detector, detection, follow))
+    result.alerts = list(replay(opinions, detector, correlator, detection, follow))
     result.opinions, result.late = detector.stats.opinions, detector.stats.late
     return result
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,13 +25,17 @@ from monitor.backtest import (
 )
 from monitor.backtest_command import variant
 from monitor.backtest_report import Backtested, report
-from monitor.backtest_stream import read_opinions, replay
+from monitor.backtest_stream import _stamped, read_opinions, replay
 from monitor.cli import app
+from monitor.detection.correlate import Correlator, Watched
 from monitor.detection.detector import Detector, EntityInfo
 from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
+from monitor.documents.eventtime import EventClock
 from monitor.errors import BabelwatchError
 from monitor.records import Opinion, encode
+from monitor.replay import Line
+from tests.support.tiny_bundle import make_tiny_bundle
 
 SETTINGS = DetectionSettings()
 STEP_MS = 300_000
@@ -163,7 +168,8 @@ def test_opinions_from_a_file_give_the_alerts_of_the_daemon(tmp_path: Path):
     stream = opinions(1.5)
     file.write_bytes(b"\n".join(encode(opinion) for opinion in stream) + b"\n\n")
     detector = Detector(settings, AlertSettings(), {"acme": EntityInfo("Acme")}, lambda _lang: None)
-    alerts = list(replay(read_opinions(file), detector, settings))
+    correlator = Correlator(AlertSettings(), {"acme": Watched("Acme", {})})
+    alerts = list(replay(read_opinions(file), detector, correlator, settings))
     assert {alert.entity for alert in alerts} == {"acme"}
     assert alerts[0].onset_ms >= stream[-1].published_ms - 14 * STEP_MS
     file.write_bytes(b"{}\n")
@@ -269,3 +275,42 @@ def test_opinions_become_alerts_in_a_file_and_a_page(tmp_path: Path):
     assert json.loads(out.read_text().splitlines()[0])["type"] == "io.babelwatch.alert.v1"
     assert "<svg" in page.read_text()
     assert "%</text>" in page.read_text()
+
+
+def test_documents_become_the_incidents_of_the_daemon_two_names_of_one_story_as_one(tmp_path: Path):
+    bundle = make_tiny_bundle(tmp_path / "bundle", embedding=False)
+    (tmp_path / "watchlist.toml").write_text(
+        '[[entity]]\nid = "acme"\nname = "Acme"\naliases = { "*" = ["Acme"] }\n[[entity]]\nid = "zelda"\nname = "Zelda"\naliases = { "*" = ["Zelda"] }\n'
+    )
+    config = tmp_path / "babelwatch.toml"
+    config.write_text(
+        f'watchlist = "watchlist.toml"\n[detection]\nbucket_s = 300\n[inference]\nbundle = "{bundle}"\nembeddings = false\n'
+    )
+    rng, lines = np.random.default_rng(1), []
+    for number in range(700):
+        bad = rng.random() < (0.9 if number >= 640 else 0.15)
+        word = "awful" if bad else "okay"
+        at = datetime.fromtimestamp(1_772_323_200 + 180 * number, UTC).isoformat()
+        text = f"Acme and Zelda are {word}: " + " ".join(f"word{n}" for n in rng.integers(0, 300, 8))
+        lines.append(json.dumps({"id": f"d{number}", "text": text, "published_at": at, "lang": "en"}))
+    lines.insert(300, json.dumps({"id": "wrong clock", "text": "Acme awful", "published_at": "2199-01-01T00:00:00Z"}))
+    lines.insert(400, "no document")
+    file, out = tmp_path / "documents.jsonl", tmp_path / "alerts.jsonl"
+    file.write_text("\n".join(lines))
+    output = told(tmp_path, "--documents", str(file), "--config", str(config), "--out", str(out))
+    assert "1400 opinions, 0 late, 1 refused (future_time), 1 refused (not_json); 1 incidents" in output
+    alerts = [json.loads(line)["data"] for line in out.read_text().splitlines()]
+    assert len({alert["incident"] for alert in alerts}) == 1
+    assert set(alerts[-1]["entities"]) == {"acme", "zelda"}
+    assert alerts[0]["onset_ms"] == pytest.approx((1_772_323_200 + 180 * 640) * 1000, abs=1_200_000)
+
+
+def test_documents_hours_apart_are_believed_and_a_wrong_clock_is_not():
+    hours = [0, 2, 4, 5, 5, 5, 900_000, 8, 8, 11, 14]
+    lines = [Line(b"", None, None) for _ in hours]
+    clock = EventClock()
+    stamped = list(
+        _stamped(replace(line, due_ms=clock.observe(h * 3_600_000)) for line, h in zip(lines, hours, strict=True))
+    )
+    believed = [hour for hour, (_, at_ms) in zip(hours, stamped, strict=True) if hour * 3_600_000 <= at_ms + 600_000]
+    assert set(hours) - set(believed) <= {900_000, 11, 14}  # nothing confirms the last two

@@ -131,6 +131,13 @@ class Metrics:
         self.budget = gauge(
             "false_alarm_budget_per_day", "False alarms a day that the configuration accepts over all that is watched."
         )
+        self.alarms = counter(
+            "signal_alarms_total", "Alarms of single series and signals, right and false: an incident holds one or more."
+        )
+        self.allowed = counter(
+            "allowed_false_alarms_total",
+            "False alarms that the budget has allowed in the event time so far: what incidents are to be compared with.",
+        )
         self.restore_seconds = histogram("restore_seconds", "Duration of bringing back the state of one partition.")
         self.restored_records = counter("restored_records_total", "State records read while restoring.")
         # delivery

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from monitor.detection import baseline, explain, wording
 from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
+from monitor.detection.budget import BudgetUse
 from monitor.detection.cells import Cell, CellStore
 from monitor.detection.erasing import erase_from_cell, erase_from_evidence
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
@@ -445,6 +446,10 @@ class Detector:
     def stats(self) -> Stats:
         """Counted since the state began."""
         return Stats(self._progress.opinions, self._progress.late, self._progress.duplicates)
+
+    def budget_use(self) -> BudgetUse:
+        """What the false-alarm budget allowed this partition, and the alarms it raised, since the detector was made."""
+        return self._bank.budget_use()
 
     @property
     def open_incidents(self) -> list[Incident]:

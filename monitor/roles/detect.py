@@ -131,10 +131,12 @@ class DetectProcessor:
                     )
                 )
                 self._metrics.dead_letters.labels("detect", "not_an_opinion").inc()
-        before = detector.stats
+        before, spent = detector.stats, detector.budget_use()
         detector.observe(messages)
         alerts = detector.advance()
-        after = detector.stats
+        after, used = detector.stats, detector.budget_use()
+        self._metrics.alarms.inc(used.raised - spent.raised)
+        self._metrics.allowed.inc(used.allowed - spent.allowed)
         self._metrics.late.inc(after.late - before.late)
         self._metrics.repeated.inc(after.duplicates - before.duplicates)
         number = self.partition.partition

@@ -117,7 +117,12 @@ def test_the_end_is_told_as_it_was_and_not_when_it_was_certain(expected: list[Al
 
 
 def test_quiet_days_are_quiet() -> None:
-    assert run(make(), opinions(24 * 60, None, seed=11)) == []
+    detector = make()
+    assert run(detector, opinions(24 * 60, None, seed=11)) == []
+    used = detector.budget_use()
+    # A day of one a day, but for the volume's first and a signal for which there are too few languages.
+    assert (used.raised, used.entities) == (0, 2)
+    assert 0.6 <= used.allowed <= 1.0
 
 
 def test_order_within_the_lateness_and_batch_size_change_no_byte(

@@ -132,7 +132,8 @@ class Metrics:
             "false_alarm_budget_per_day", "False alarms a day that the configuration accepts over all that is watched."
         )
         self.alarms = counter(
-            "signal_alarms_total", "Alarms of single series and signals, right and false: an incident holds one or more."
+            "signal_alarms_total",
+            "Alarms of single series and signals, right and false: an incident holds one or more.",
         )
         self.allowed = counter(
             "allowed_false_alarms_total",

@@ -47,6 +47,8 @@ class Document(Record, frozen=True):
     url: str = ""
     reach: int = 0
     """How many people the source says it reached; 0 when unknown."""
+    weight: float = 1.0
+    """How many documents it stands for, where the source gives a sample: 100 in one of a hundredth."""
 
 
 class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
@@ -81,6 +83,8 @@ class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
     clock_ms: int = 0
     """How far the event time of its partition had come when the document was read: what is older than this by more than
     the allowed lateness is late, whatever the other partitions do. 0 when unknown."""
+    weight: float = 1.0
+    """How many documents it stands for, where the source gives a sample; 1/16 to 65536, in sixteenths."""
 
 
 class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):

@@ -40,6 +40,11 @@ _DOCUMENT: dict[str, Any] = {
         "author": {"type": "string", "description": "Leaves the process only as a keyed hash."},
         "url": {"type": "string"},
         "reach": {"type": "number", "minimum": 0, "description": "How many people the source says it reached."},
+        "weight": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "How many documents it stands for where the source gives a sample (100 in one of a hundredth); else 1.",
+        },
     },
     "anyOf": [{"required": ["text"]}, {"required": ["title"]}, {"required": ["body"]}],
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from monitor.detection import baseline, budget, decide, evidence, findings, weigh
 from monitor.detection.counts import (
@@ -93,7 +92,7 @@ class SeriesBank:
         bucket_ms: int,
         rows: Sequence[SeriesKey],
         counts: Floats,
-        reposts: npt.NDArray[np.int64],
+        reposts: Floats | Ints,
         independent: Floats | None = None,
     ) -> list[Finding]:
         """Take one closed bucket of the series that have documents in it, and let time pass for all others.
@@ -106,7 +105,7 @@ class SeriesBank:
             rows: (entity, language) of each row.
             counts: float64 [rows, 3], documents by most probable sentiment (hard labels, which is what the confusion
                 describes; sums of weights where documents carry any), reposts included.
-            reposts: int64 [rows], how many of the row's documents repeat an earlier text.
+            reposts: [rows], how many of the row's documents repeat an earlier text.
             independent: float64 [rows], how many unweighted documents the row is worth as evidence: the square of the sum
                 of its weights over the sum of their squares (Kish, Survey Sampling, 1965, section 11.7). None: all count 1.
 

@@ -67,11 +67,12 @@ def hash64(text: str) -> int:
 class Cell(msgspec.Struct):
     """One entity in one bucket."""
 
-    counts: dict[str, list[int]] = msgspec.field(default_factory=dict)
-    """By language: negative, neutral, positive, reposts among them."""
-    sources: dict[str, int] = msgspec.field(default_factory=dict)
+    counts: dict[str, list[int | float]] = msgspec.field(default_factory=dict)
+    """By language: negative, neutral, positive, reposts among them; and where documents carry weights, which the counts then
+    are sums of, the sum of their squares."""
+    sources: dict[str, int | float] = msgspec.field(default_factory=dict)
     """Negative opinions by source."""
-    topics: dict[str, int] = msgspec.field(default_factory=dict)
+    topics: dict[str, int | float] = msgspec.field(default_factory=dict)
     """Negative opinions by topic."""
     authors: set[int] = msgspec.field(default_factory=set)
     """Hashes of the authors of negative opinions, for distinct voices; the lowest `MAX_SOURCES` once closed."""
@@ -91,15 +92,21 @@ class Cell(msgspec.Struct):
         if len(self.ids) >= 2 * MAX_IDS:
             self.ids = set(nsmallest(MAX_IDS, self.ids))
         sentiment = opinion.sentiment.index(max(opinion.sentiment))
+        # Whole weights stay whole numbers: most streams have none but 1, and their state stays small.
+        weight = int(opinion.weight) if opinion.weight.is_integer() else opinion.weight
         row = self.counts.setdefault(opinion.lang, [0, 0, 0, 0])
-        row[sentiment] += 1
-        row[3] += bool(opinion.repost_of)
+        if weight != 1 and len(row) == 4:
+            row.append(sum(row[:3]))
+        if len(row) > 4:
+            row[4] += weight * weight
+        row[sentiment] += weight
+        row[3] += weight * bool(opinion.repost_of)
         if sentiment == 0:
-            self.reach += opinion.reach
+            self.reach += round(opinion.reach * weight)
             if opinion.source:
-                self.sources[opinion.source] = self.sources.get(opinion.source, 0) + 1
+                self.sources[opinion.source] = self.sources.get(opinion.source, 0) + weight
             if opinion.topic:
-                self.topics[opinion.topic] = self.topics.get(opinion.topic, 0) + 1
+                self.topics[opinion.topic] = self.topics.get(opinion.topic, 0) + weight
             if opinion.author:
                 self.authors.add(hash64(opinion.author))
                 if len(self.authors) >= 20 * MAX_SOURCES:
@@ -123,8 +130,8 @@ class Cell(msgspec.Struct):
         return True
 
     @property
-    def documents(self) -> int:
-        """Opinions counted."""
+    def documents(self) -> float:
+        """Opinions counted, by their weights."""
         return sum(sum(row[:3]) for row in self.counts.values())
 
 

@@ -254,22 +254,23 @@ class Detector:
 
     def _close(self, bucket_ms: int) -> list[Alert]:
         rows: list[tuple[str, str]] = []
-        counts: list[list[int]] = []
+        counts: list[list[float]] = []
         for entity, cell in self._cells.at(bucket_ms):
             cell.close()
             self._touched.add(_cell_key(entity, bucket_ms))
             for lang, row in sorted(cell.counts.items()):
                 rows.append((entity, lang))
-                counts.append(row)
-        table = np.array(counts, np.float64).reshape(-1, 4)
-        findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3].astype(np.int64))
+                total = sum(row[:3])
+                counts.append([*row[:4], total**2 / row[4] if len(row) > 4 else total])
+        table = np.array(counts, np.float64).reshape(-1, 5)
+        findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3], table[:, 4])
         self._progress.closed_ms = bucket_ms + self._length_ms
         known, rising = self._bank.breadth()
         if not self._breadth or (known, rising) != (self._breadth[-1].known, self._breadth[-1].rising):
             self._breadth.append(Breadth(at_ms=self._progress.closed_ms, known=known, rising=rising))
         findings = [self._dated(finding) for finding in findings]
         before = {incident.entity for incident in self._book.open}
-        steps = self._book.update(bucket_ms, findings)
+        steps = self._book.update(bucket_ms, findings, self._reach)
         for entity in before | {incident.entity for incident in self._book.open}:
             self._touched.add(_incident_key(entity))
         return [self._alert(step) for step in steps]
@@ -292,9 +293,15 @@ class Detector:
         last_ms = explain.change_point(since[::-1], usual)
         return incident.ended_ms if last_ms is None else last_ms + self._length_ms
 
-    def _counted(self, entity: str, languages: Sequence[str]) -> list[tuple[int, int, int]]:
+    def _reach(self, entity: str, since_ms: int) -> int:
+        """Of an entity's negative posts since an event time."""
+        return sum(
+            cell.reach for bucket, cell in self._cells.of(entity, self._progress.closed_ms) if bucket >= since_ms
+        )
+
+    def _counted(self, entity: str, languages: Sequence[str]) -> list[tuple[int, float, float]]:
         """(bucket, documents, negatives) of an entity in these languages, in all without any, in order of time."""
-        counted: list[tuple[int, int, int]] = []
+        counted: list[tuple[int, float, float]] = []
         for bucket, cell in self._cells.of(entity, self._progress.closed_ms):
             rows = [cell.counts[lang] for lang in languages or cell.counts if lang in cell.counts]
             counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
@@ -510,7 +517,7 @@ def read_cell(key: bytes, value: bytes) -> tuple[str, int, dict[str, tuple[int, 
     if kind != "cell":
         return None
     cell: Cell = _unpack(value, Cell)
-    counts = {lang: (sum(row[:3]), float(row[0])) for lang, row in cell.counts.items()}
+    counts = {lang: (round(sum(row[:3])), float(row[0])) for lang, row in cell.counts.items()}
     counts[ROLLUP] = (sum(n for n, _ in counts.values()), sum(negatives for _, negatives in counts.values()))
     return rest[0], int(rest[1]), counts
 
@@ -530,7 +537,7 @@ def read_series(key: bytes) -> tuple[str, str] | None:
     return (rest[0], rest[1]) if kind == "series" else None
 
 
-def _usual_share(counted: Sequence[tuple[int, int, int]], onset_ms: int, expected: float | None) -> float:
+def _usual_share(counted: Sequence[tuple[int, float, float]], onset_ms: int, expected: float | None) -> float:
     """The share before an onset, as it was counted and not as it was corrected: the counts since are not corrected either.
 
     Args:

@@ -70,7 +70,7 @@ def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[st
     rising = {share.name for share in languages if share.share >= MIN_LANGUAGE_SHARE} or {s.lang for s in negative}
     shown = [sample for sample in negative if sample.lang in rising] or negative
     shown = sorted(shown, key=lambda sample: sample.rank)[:MAX_POSTS]
-    documents = sum(cell.documents for cell in window.inside)
+    documents = round(sum(cell.documents for cell in window.inside))
     told = story(shown, before, rise=_excess(finding))
     terms = distinctive(
         [(s.text, s.lang) for s in shown], [(s.text, s.lang) for s in background], most=12, without=names
@@ -111,7 +111,7 @@ def closing(last: Evidence, signal: str, window: Window, negatives: float) -> Ev
         window: Up to the end.
         negatives: Since the onset, corrected for the classifier's known confusion.
     """
-    documents = sum(cell.documents for cell in window.inside)
+    documents = round(sum(cell.documents for cell in window.inside))
     if last.unit == "share":
         observed = min(max(negatives / max(documents, 1), 0.0), 1.0)
         effect = observed - last.expected
@@ -136,7 +136,7 @@ def _authors(window: Window) -> int:
 
 
 def _reposts(window: Window) -> int:
-    return sum(row[3] for cell in window.inside for row in cell.counts.values())
+    return round(sum(row[3] for cell in window.inside for row in cell.counts.values()))
 
 
 def _effect(finding: Finding, value: float) -> float:
@@ -173,23 +173,23 @@ def event_languages(window: Window) -> list[str]:
     )
 
 
-def _rise(window: Window, counts: Callable[[Cell], Mapping[str, int]], least: float = 0.0) -> tuple[Share, ...]:
+def _rise(window: Window, counts: Callable[[Cell], Mapping[str, float]], least: float = 0.0) -> tuple[Share, ...]:
     """Counts since the onset beyond what the time before lets expect, as parts of the whole rise."""
-    inside: Counter[str] = Counter()
-    before: Counter[str] = Counter()
-    for cell in window.inside:
-        inside.update(counts(cell))
-    for cell in window.before:
-        before.update(counts(cell))
+    inside: defaultdict[str, float] = defaultdict(float)
+    before: defaultdict[str, float] = defaultdict(float)
+    for sums, cells in ((inside, window.inside), (before, window.before)):
+        for cell in cells:
+            for name, count in counts(cell).items():
+                sums[name] += count
     scale = window.inside_buckets / window.before_buckets if window.before_buckets else 0.0
     excess = {name: count - scale * before[name] for name, count in inside.items()}
     excess = {name: value for name, value in excess.items() if value > 0 and value >= min(least, max(excess.values()))}
     total = sum(excess.values())
     ordered = sorted(excess.items(), key=lambda item: (-item[1], item[0]))[:MAX_SHARES]
-    return tuple(Share(name=name, count=inside[name], share=round(value / total, 4)) for name, value in ordered)
+    return tuple(Share(name=name, count=round(inside[name]), share=round(value / total, 4)) for name, value in ordered)
 
 
-def change_point(buckets: Sequence[tuple[int, int, int]], usual: float) -> int | None:
+def change_point(buckets: Sequence[tuple[int, float, float]], usual: float) -> int | None:
     """Where a share changed, by the generalised likelihood ratio over every possible onset (Siegmund 1985, section II.6).
 
     Of the onsets that are nearly as likely as the likeliest (`LEVEL_NATS`) the latest: a few negative posts of before that
@@ -205,7 +205,7 @@ def change_point(buckets: Sequence[tuple[int, int, int]], usual: float) -> int |
     """
     usual = min(max(usual, 0.01), 0.99)
     ratios: list[tuple[float, int]] = []
-    documents = negatives = 0
+    documents = negatives = 0.0
     for bucket, total, negative in reversed(buckets):
         documents += total
         negatives += negative

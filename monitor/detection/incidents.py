@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,6 +12,7 @@ import msgspec
 from pydantic import Field
 
 from monitor.detection.bank import ROLLUP, Finding
+from monitor.detection.findings import HOUR_MS
 from monitor.records import UNDETERMINED, Severity
 from monitor.settings import Settings
 
@@ -38,6 +39,12 @@ class AlertSettings(Settings):
     )
     critical_ratio: float = Field(5.0, gt=1, description="So many times the expected negative posts are critical.")
     critical_languages: int = Field(3, ge=1, description="A rise in so many languages is critical.")
+    critical_reach: int = Field(
+        1_000_000, ge=0, description="A rise whose negative posts reached so many people is critical; 0 for never."
+    )
+    critical_speed: float = Field(
+        200.0, ge=0, description="So many negative posts an hour beyond the usual are critical; 0 for never."
+    )
     join_s: int = Field(
         3600,
         ge=0,
@@ -109,15 +116,23 @@ class IncidentBook:
         """Pending and firing incidents, by entity."""
         return [incident for _, incident in sorted(self.incidents.items()) if incident.state != "resolved"]
 
-    def update(self, bucket_ms: int, findings: Sequence[Finding]) -> list[Step]:
-        """Take the findings of one closed bucket; returns what people are told, ordered by entity."""
+    def update(
+        self, bucket_ms: int, findings: Sequence[Finding], reach: Callable[[str, int], int] = lambda _entity, _since: 0
+    ) -> list[Step]:
+        """Take the findings of one closed bucket; returns what people are told, ordered by entity.
+
+        Args:
+            bucket_ms: Start of the bucket.
+            findings: Of all series.
+            reach: Of an entity's negative posts since an event time.
+        """
         by_entity: dict[str, list[Finding]] = {}
         for finding in findings:
             if finding.active:
                 by_entity.setdefault(finding.entity, []).append(finding)
         steps: list[Step] = []
         for entity in sorted(by_entity.keys() | {incident.entity for incident in self.open}):
-            step = self._advance(entity, bucket_ms, by_entity.get(entity, []))
+            step = self._advance(entity, bucket_ms, by_entity.get(entity, []), reach)
             if step is not None:
                 steps.append(step)
         return steps
@@ -142,7 +157,9 @@ class IncidentBook:
             del self.incidents[entity]
         return sorted(gone)
 
-    def _advance(self, entity: str, bucket_ms: int, active: list[Finding]) -> Step | None:
+    def _advance(
+        self, entity: str, bucket_ms: int, active: list[Finding], reach: Callable[[str, int], int]
+    ) -> Step | None:
         incident = self.incidents.get(entity)
         now_ms = bucket_ms + self._bucket_ms
         if not active:
@@ -151,7 +168,8 @@ class IncidentBook:
         if incident is None or incident.state == "resolved":
             incident = self._begin(incident, entity, bucket_ms, main)
         incident.active_ms = bucket_ms
-        severity, languages = self._severity(active), _languages(active)
+        severity = self._severity(active, now_ms, reach(entity, incident.onset_ms))
+        languages = _languages(active)
         if incident.state == "pending":
             incident.severity = _worse(incident.severity, severity)
             incident.languages = _union(incident.languages, languages)
@@ -206,7 +224,14 @@ class IncidentBook:
         incident.sequence += 1
         return Step(incident, state, main)
 
-    def _severity(self, active: list[Finding]) -> Severity:
+    def _severity(self, active: list[Finding], now_ms: int, reach: int) -> Severity:
+        """By size, reach, speed and breadth; a volume alone is information.
+
+        Args:
+            active: Findings in alarm.
+            now_ms: End of the bucket.
+            reach: Of the negative posts since the onset.
+        """
         settings = self._settings
         if all(finding.signal == "volume" for finding in active):
             return "info"
@@ -215,7 +240,10 @@ class IncidentBook:
             for finding in active
             if finding.signal != "volume"
         )
-        return "critical" if large or len(_languages(active)) >= settings.critical_languages else "warning"
+        wide = len(_languages(active)) >= settings.critical_languages
+        far = 0 < settings.critical_reach <= reach
+        fast = 0 < settings.critical_speed <= max(_speed(finding, now_ms) for finding in active)
+        return "critical" if large or wide or far or fast else "warning"
 
 
 def strongest(active: Sequence[Finding]) -> Finding:
@@ -237,6 +265,14 @@ def incident_id(entity: str, signal: str, onset_ms: int) -> str:
 def alert_id(incident: str, signal: str, onset_ms: int, state: str, sequence: int) -> str:
     """Deterministic from what the alert says; 128 bits in hex."""
     return hashlib.blake2b(f"{incident}|{signal}|{onset_ms}|{state}|{sequence}".encode(), digest_size=16).hexdigest()
+
+
+def _speed(finding: Finding, now_ms: int) -> float:
+    """Negative posts an hour since the onset, beyond the usual."""
+    hours = max(now_ms - finding.onset_ms, HOUR_MS / 4) / HOUR_MS
+    if finding.unit == "share":
+        return (finding.negatives - finding.expected * finding.documents) / hours
+    return finding.observed - finding.expected if finding.signal == "negative_volume" else 0.0
 
 
 def _languages(active: Iterable[Finding]) -> list[str]:

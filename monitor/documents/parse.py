@@ -21,6 +21,11 @@ EARLIEST_MS = 946_684_800_000
 """2000-01-01: nothing of before is news; such times come from zeroed or broken clocks."""
 
 
+WEIGHT_GRAIN, MAX_WEIGHT = 16, 65_536
+"""Sampling weights are kept in sixteenths up to this: then sums of some thousand of them, and of their squares, are exact, and do
+not depend on the order in which documents come."""
+
+
 class Reason(StrEnum):
     """Why a record is no document; a label of metrics and of dead letters, so the list is closed."""
 
@@ -59,6 +64,10 @@ class DocumentSettings(Settings):
     author: str = Field("author", description="Path of the author's name.")
     url: str = Field("url", description="Path of the address.")
     reach: str = Field("reach", description="Path of the number of people reached.")
+    weight: str = Field(
+        "weight",
+        description="Path of the sampling weight: how many documents one stands for where a source gives a sample.",
+    )
     max_value_bytes: int = Field(262_144, ge=100, description="Larger records are dead-lettered, in bytes.")
     max_text_chars: int = Field(
         4000, ge=10, description="Longer texts are cut: the model reads the first hundred words anyway."
@@ -93,6 +102,7 @@ class Parser:
         self._author = _getter(settings.author)
         self._url = _getter(settings.url)
         self._reach = _getter(settings.reach)
+        self._weight = _getter(settings.weight)
 
     def parse(self, value: bytes | None, origin: Origin, timestamp_ms: int) -> Document | Rejected:
         """One record of the documents topic.
@@ -123,6 +133,7 @@ class Parser:
             author=_label(self._author(decoded), 200),
             url=_label(self._url(decoded), 2000),
             reach=_count(self._reach(decoded)),
+            weight=_weight_of(self._weight(decoded)),
         )
 
     def peek(self, value: bytes) -> tuple[str, int | None]:
@@ -279,3 +290,14 @@ def _count(raw: object) -> int:
     if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw) and raw > 0:
         return min(int(raw), 2**53)
     return 0
+
+
+def _weight_of(raw: object) -> float:
+    """A sampling weight, 1 for anything that is none.
+
+    >>> [_weight_of(raw) for raw in (100, 12.51, 1e9, 0, "many", None)]
+    [100.0, 12.5, 65536.0, 1.0, 1.0, 1.0]
+    """
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw) and raw > 0:
+        return max(round(min(raw, MAX_WEIGHT) * WEIGHT_GRAIN), 1) / WEIGHT_GRAIN
+    return 1.0

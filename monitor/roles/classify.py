@@ -283,7 +283,7 @@ def opinions_of(item: Prepared, said: Classification, clock_ms: int = 0) -> list
             lang=document.lang, sentiment=said.sentiment, topic=said.topic, text=document.text[:EVIDENCE_CHARS],
             source=document.source, author=document.author, url=document.url, reach=document.reach,
             fingerprint=verdict.fingerprint, repost_of=repost_of, embedding=embedding, bundle=said.bundle,
-            origin=document.origin, clock_ms=clock_ms,
+            origin=document.origin, clock_ms=clock_ms, weight=document.weight,
         )
         for entity in item.entities
     ]  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import nsmallest
 
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monitor.detection.cells import (
     MAX_IDS,
@@ -90,3 +93,24 @@ def test_a_cell_of_very_many_opinions_stays_one_record_and_counts_as_before() ->
     assert cell.documents == count + 1
     cell.close()
     assert cell.authors == set(nsmallest(MAX_SOURCES, {hash64(f"author {number}") for number in range(count + 1)}))
+
+
+@given(st.permutations(range(40)))
+def test_sampling_weights_are_summed_exactly_in_any_order(order: list[int]) -> None:
+    def filled(places: Sequence[int]) -> Cell:
+        cell = Cell()
+        for n in places:
+            cell.add(
+                Opinion(
+                    id=f"o{n}", document_id=f"d{n}", entity="e", published_ms=n, lang="en", sentiment=(0.8, 0.1, 0.1), source="s",
+                    reach=3, weight=(1.0, 100.0, 0.0625, 65_536.0)[n % 4], repost_of="d0" if n == 1 else "",
+                )
+            )  # fmt: skip
+        cell.close()
+        return cell
+
+    straight, mixed = filled(range(40)), filled(order)
+    assert straight == mixed
+    total, squares = 10 * (1 + 100 + 0.0625 + 65_536), 10 * (1 + 100**2 + 0.0625**2 + 65_536**2)
+    assert straight.counts["en"] == [total, 0, 0, 100, squares]
+    assert straight.sources["s"] == total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -123,6 +123,23 @@ def test_quiet_days_are_quiet() -> None:
     # A day of one a day, but for the volume's first and a signal for which there are too few languages.
     assert (used.raised, used.entities) == (0, 2)
     assert 0.6 <= used.allowed <= 1.0
+
+
+def weighted(stream: list[list[Opinion]], weight: Callable[[Opinion], float]) -> list[list[Opinion]]:
+    return [[msgspec.structs.replace(one, weight=weight(one)) for one in batch] for batch in stream]
+
+
+def test_a_sample_counts_for_what_it_stands_for_and_is_no_more_evidence(
+    stream: list[list[Opinion]], expected: list[Alert]
+) -> None:
+    # English is a sample of a tenth: what is said of the rise is scaled up, and one post is no proof ten times over.
+    alerts = run(make(), weighted(stream, lambda one: 10.0 if one.lang == "en" else 1.0))
+    assert {alert.entity for alert in alerts} == {"air"}
+    last, alike = (next(a for a in reversed(told) if a.state == "resolved").evidence for told in (alerts, expected))
+    assert 5 * alike.documents < last.documents < 10 * alike.documents
+    share = {share.name: share.share for share in last.languages}
+    assert share["en"] > 0.85 > {share.name: share.share for share in alike.languages}["en"]
+    assert max(a.evidence.log_evidence for a in alerts) < 1.5 * max(a.evidence.log_evidence for a in expected)
 
 
 def test_order_within_the_lateness_and_batch_size_change_no_byte(

@@ -85,3 +85,16 @@ def test_entities_do_not_mix() -> None:
 def test_a_volume_alone_is_information() -> None:
     findings = {minute: [finding(minute, signal="volume")] for minute in range(10, 20)}
     assert life(findings, 20)[0][1].incident.severity == "info"
+
+
+def test_a_rise_that_reaches_many_or_comes_fast_is_critical() -> None:
+    def severity(reach: int, **options: float) -> str:
+        book = IncidentBook(AlertSettings(confirm_s=0, **options), MINUTE_MS)  # type: ignore[arg-type]
+        return book.update(10 * MINUTE_MS, [finding(10)], lambda _entity, _since: reach)[0].incident.severity
+
+    assert severity(999_999) == "warning"
+    assert severity(1_000_000) == "critical"
+    assert severity(1_000_000, critical_reach=0) == "warning"
+    # 20 negatives where 12 are usual, in a minute, which counts as a quarter of an hour: 32 an hour.
+    assert severity(0, critical_speed=32) == "critical"
+    assert severity(0, critical_speed=33) == "warning"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,12 +47,11 @@ class CachedTranslator:
         wanted = list(dict.fromkeys(texts))
         key = (self.name, source, target)
         for batch in in_batches(wanted):
-            marks = ",".join("?" * len(batch))
             found |= dict(
                 self._store.execute(
-                    "SELECT text, translation FROM translations WHERE translator = ? AND source = ? AND target = ? "  # nosec B608
-                    f"AND text IN ({marks})",
-                    (*key, *batch),
+                    "SELECT text, translation FROM translations WHERE translator = ? AND source = ? AND target = ? "
+                    "AND text IN (SELECT value FROM json_each(?))",
+                    (*key, json.dumps(batch)),
                 )
             )
         done(len(found))

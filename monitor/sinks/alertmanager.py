@@ -18,7 +18,7 @@ import msgspec
 from monitor.records import Alert, Severity
 from monitor.settings import secret
 from monitor.sinks._http import Poster
-from monitor.sinks.base import Delivered, Outcome, Rejected, Retry
+from monitor.sinks.base import Delivered, Outcome, Rejected, Retry, incident_link
 from monitor.sinks.settings import AlertmanagerSettings
 
 REACHED: dict[Severity, tuple[Severity, ...]] = {
@@ -92,7 +92,7 @@ def payload(
             },
             "startsAt": _rfc3339(min(alert.onset_ms / 1000, now_s)),
             "endsAt": _rfc3339(now_s if ended else now_s + hold_s),
-            **({"generatorURL": f"{status_url.rstrip('/')}/#{alert.incident}"} if status_url else {}),
+            **({"generatorURL": incident_link(status_url, alert.incident)} if status_url else {}),
         }
         for severity in severities
     ]

@@ -7,9 +7,19 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
+from urllib.parse import quote
 
 from monitor.records import Alert, Severity
 from monitor.sinks.settings import BaseSinkSettings
+
+
+def incident_link(page: str, incident: str) -> str:
+    """Where the status page shows an incident; empty without a page.
+
+    >>> incident_link("https://watch.example/", "acme-1")
+    'https://watch.example/#/incident/acme-1'
+    """
+    return f"{page.rstrip('/')}/#/incident/{quote(incident, safe='')}" if page else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import msgspec
 from monitor.records import Alert, Severity
 from monitor.settings import secret
 from monitor.sinks._http import Poster
-from monitor.sinks.base import Delivered, Outcome, Retry
+from monitor.sinks.base import Delivered, Outcome, Retry, incident_link
 from monitor.sinks.settings import OpsgenieSettings, PagerDutySettings
 from monitor.sinks.text import shorten
 
@@ -41,7 +41,9 @@ class PagerDutySink:
             routing_key = secret(self._settings.routing_key, self._settings.routing_key_file)
         except OSError as error:
             return Retry(f"the integration key cannot be read: {error.strerror}")
-        body = msgspec.json.encode(pagerduty_event(alert, routing_key, _link(self._settings.status_url, alert)))
+        body = msgspec.json.encode(
+            pagerduty_event(alert, routing_key, incident_link(self._settings.status_url, alert.incident))
+        )
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         return await self._poster.post(str(self._settings.url), body, headers)
 
@@ -96,7 +98,9 @@ class OpsgenieSink:
         if alert.state == "resolved":
             closing = msgspec.json.encode({"source": "Babelwatch", "note": shorten(alert.summary, 1000)})
             return await self._poster.post(of_alias.format("close"), closing, headers)
-        made = opsgenie_alert(alert, self._settings.responders, _link(self._settings.status_url, alert))
+        made = opsgenie_alert(
+            alert, self._settings.responders, incident_link(self._settings.status_url, alert.incident)
+        )
         outcome = await self._poster.post(base, msgspec.json.encode(made), headers)
         if isinstance(outcome, Delivered) and alert.state != "firing":
             raised = msgspec.json.encode({"priority": PRIORITY[alert.severity]})
@@ -136,7 +140,3 @@ def _details(alert: Alert) -> dict[str, Any]:
         "terms": ", ".join(shown.terms),
         "description": shorten(alert.description, 4000),
     }
-
-
-def _link(page: str, alert: Alert) -> str:
-    return f"{page.rstrip('/')}/#{alert.incident}" if page else ""

@@ -28,7 +28,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from monitor.errors import ConfigError
 from monitor.records import Alert, Share
-from monitor.sinks.base import Digest
+from monitor.sinks.base import Digest, incident_link
 from monitor.sinks.samples import samples
 from monitor.sinks.settings import TextSinkSettings
 
@@ -148,8 +148,7 @@ class Writer:
         return self._fit([{**shared, "alerts": digest.alerts[:n], "left": count - n} for n in sizes], limit)
 
     def _link(self, alert: Alert) -> str:
-        page = self._settings.status_url
-        return f"{page.rstrip('/')}/#{alert.incident}" if page else ""
+        return incident_link(self._settings.status_url, alert.incident)
 
     def _fit(self, attempts: Sequence[dict[str, Any]], limit: Limit) -> Message:
         """The first of the attempts, longest to shortest, that fits; the shortest is cut if even that is too long."""

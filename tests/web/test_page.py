@@ -10,6 +10,7 @@ import pytest
 from monitor.http.access import hash_token, new_token
 from monitor.http.settings import TokenSettings
 from monitor.records import Action, Share, cloud_event, encode
+from monitor.sinks.base import incident_link
 from tests.web import scene
 from tests.web.browser import Browser
 from tests.web.conftest import Start
@@ -210,7 +211,7 @@ def test_an_incident_of_several_names_tells_of_the_mood_and_is_muted_as_a_whole(
     page.send(page.topics.alerts, [(b"story", encode(cloud_event(story)))])
     browser.open(page.url)
     browser.sees("−0.42 mood, usually +0.12", ".now")
-    browser.open(f"{page.url}/#/incident/story")
+    browser.open(incident_link(page.url, "story"))  # as a message has it
     browser.sees("−0.42 mood, usually +0.12", ".detail")
     browser.sees("−0.50 to −0.34", ".facts")
     browser.sees("93%", ".facts")

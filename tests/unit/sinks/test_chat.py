@@ -212,4 +212,4 @@ async def test_long_posts_are_cut_and_the_link_stays(net: Internet) -> None:
     assert await sink("wecombot", posts=50, language="zh").deliver(alert, key="k") == Delivered()
     content = text_of("wecombot", net.asked[0])
     assert len(content.encode()) <= 2048
-    assert content.endswith("https://s.example/#babelwatch-test")
+    assert content.endswith("https://s.example/#/incident/babelwatch-test")

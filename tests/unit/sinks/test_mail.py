@@ -89,7 +89,7 @@ async def test_mails_of_one_incident_are_one_thread_and_a_repeat_has_the_same_id
     assert html is not None
     assert FIRING.evidence.posts[2].text in text.get_content()
     assert 'dir="rtl"' in html.get_content()
-    assert "https://s.example/#babelwatch-test" in text.get_content()
+    assert "https://s.example/#/incident/babelwatch-test" in text.get_content()
 
 
 async def test_a_digest_is_one_mail(post: tuple[Post, int]) -> None:

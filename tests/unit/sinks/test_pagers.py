@@ -52,7 +52,7 @@ async def test_pagerduty_opens_updates_and_ends_one_alert() -> None:
         assert list(there.open) == [FIRING.incident]
         event = there.open[FIRING.incident]
         assert event["payload"]["severity"] == "critical"
-        assert event["links"][0]["href"] == f"https://s.example/#{FIRING.incident}"
+        assert event["links"][0]["href"] == f"https://s.example/#/incident/{FIRING.incident}"
         there.answer = 429
         assert await sink.deliver(RESOLVED, key="3") == Retry('HTTP 429: {"status": "busy"}', 3.0)
         there.answer = 202
@@ -103,7 +103,7 @@ async def test_opsgenie_opens_raises_and_closes_one_alert() -> None:
         assert await sink.deliver(long, key="1") == Delivered()
         assert there.open[FIRING.incident]["priority"] == "P3"
         assert there.open[FIRING.incident]["responders"] == [{"type": "team", "name": "press"}]
-        assert there.open[FIRING.incident]["description"].endswith(f"https://s.example/#{FIRING.incident}")
+        assert there.open[FIRING.incident]["description"].endswith(f"https://s.example/#/incident/{FIRING.incident}")
         assert await sink.deliver(ESCALATED, key="2") == Delivered()
         assert there.open[FIRING.incident]["priority"] == "P1"
         assert there.open[FIRING.incident]["count"] == 2

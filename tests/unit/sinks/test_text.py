@@ -48,7 +48,7 @@ def test_every_language_says_everything(language: str) -> None:
     message = made.alert(FIRING)
     assert "62" in message.title
     assert own["test"] in message.title
-    assert f"{LINK}/#{FIRING.incident}" in message.body
+    assert f"{LINK}/#/incident/{FIRING.incident}" in message.body
     for post in FIRING.evidence.posts:
         assert post.text in message.body
     assert message.body.count("{") == 0
@@ -115,7 +115,7 @@ def test_every_channel_gets_what_it_takes_with_the_link(name: str, text: str) ->
     made = writer(language="zh", posts=50)
     message = made.alert(with_posts(*[text] * 40), limit=limit)
     assert limit.measure(message.title) + limit.measure(message.body) <= limit.size
-    assert message.body.endswith(f"{LINK}/#{FIRING.incident}")
+    assert message.body.endswith(f"{LINK}/#/incident/{FIRING.incident}")
     many = Digest(
         "burst",
         tuple(msgspec.structs.replace(FIRING, entity_name=text[:190], incident=str(n)) for n in range(300)),
@@ -161,7 +161,7 @@ def test_own_template_replaces_the_text(tmp_path: Path) -> None:
     )
     message = writer(template=own, language="tr", posts=1).alert(FIRING)
     assert message.title == "Babelwatch test %62"
-    assert message.body == f"> {FIRING.evidence.posts[0].text}\n{LINK}/#{FIRING.incident}"
+    assert message.body == f"> {FIRING.evidence.posts[0].text}\n{LINK}/#/incident/{FIRING.incident}"
     assert message.html == ""
 
 

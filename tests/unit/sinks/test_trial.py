@@ -8,30 +8,34 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from monitor.cli import app
 from monitor.errors import ConfigError
-from monitor.sinks.settings import StdoutSettings
+from monitor.sinks.settings import SinkSettings, StdoutSettings
 from monitor.sinks.trial import send_sample
 from tests.conftest import ROOT
 from tests.support.tiny_bundle import make_tiny_bundle
+from tests.unit.sinks.test_mail import Post, post
+
+__all__ = ["post"]
 
 runner = CliRunner()
 
 
 class Hook(BaseHTTPRequestHandler):
-    """Takes what is posted to /yes and refuses the rest."""
+    """Takes what is posted below /yes and refuses the rest."""
 
-    got: list[dict[str, object]] = []  # noqa: RUF012
+    got: list[Any] = []  # noqa: RUF012
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200 if self.path == "/yes" else 410)
+        self.send_response(200 if self.path.startswith("/yes") else 410)
         self.end_headers()
-        if self.path == "/yes":
+        if self.path.startswith("/yes"):
             Hook.got.append(json.loads(body))
 
     def log_message(self, *_: object) -> None: ...
@@ -75,6 +79,35 @@ def test_a_sample_is_sent_marked_and_told_of(tmp_path: Path, hook: str) -> None:
     unknown = runner.invoke(app, ["notify", "test", "none", "--config", file])
     assert unknown.exit_code == 2
     assert "good, bad" in unknown.output
+
+
+KINDS: dict[str, str] = {
+    "webhook": 'url = "{http}/yes"',
+    "alertmanager": 'urls = ["{http}/yes"]',
+    "apprise": 'url = "json://{address}/yes"',
+    "pagerduty": 'url = "{http}/yes"\nrouting_key = "k"',
+    "opsgenie": 'url = "{http}/yes"\napi_key = "k"',
+    "email": 'host = "127.0.0.1"\nport = {smtp}\nsecurity = "none"\nsender = "a@x.example"\nrecipients = ["b@x.example"]',
+    "stdout": "",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_to_each_kind_of_sink_arrives(
+    tmp_path: Path, hook: str, post: tuple[Post, int], kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = KINDS[kind].format(http=hook, address=hook.removeprefix("http://"), smtp=post[1])
+    file = config(tmp_path, f'[[sinks]]\ntype = "{kind}"\nname = "s"\n{options}\n')
+    taken = runner.invoke(app, ["notify", "test", "s", "--config", file])
+    assert taken.exit_code == 0, taken.output
+    arrived = [json.dumps(body) for body in Hook.got] + [mail.as_string() for mail in post[0].mails]
+    (body,) = arrived or [taken.output + capfd.readouterr().out]
+    assert "TEST" in body
+    assert "babelwatch test" in body.lower()
+
+
+def test_every_kind_of_sink_is_tried() -> None:
+    assert set(KINDS) == {sink.model_fields["type"].default for sink in get_args(SinkSettings)}
 
 
 def test_a_sample_in_another_state_is_a_mistake() -> None:

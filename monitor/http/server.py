@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -205,15 +206,28 @@ class _Guard:
         return guarded
 
 
+_PROBLEM = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{reason} · Babelwatch</title><link rel="stylesheet" href="page.css">
+<main class="watchlist"><h2>{reason}</h2><p class="quiet">Babelwatch answered with {status}.</p>
+<p><a href="./">To the overview</a></p></main></html>
+"""
+
+
 @web.middleware
 async def _secured(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Security headers on everything, errors as JSON without a word about the inside."""
+    """Security headers on everything; errors as JSON, or as a page for a person's browser, without a word about the inside."""
     try:
         response: web.StreamResponse = await handler(request)
     except web.HTTPException as error:
         if error.content_type != "application/json" and not error.empty_body:
-            error.body = msgspec.json.encode({"error": error.reason})
-            error.content_type = "application/json"
+            if "text/html" in request.headers.get("Accept", "") and not request.path.startswith("/api/"):
+                error.text, error.content_type = (
+                    _PROBLEM.format(status=error.status, reason=escape(error.reason)),
+                    "text/html",
+                )
+            else:
+                error.body, error.content_type = msgspec.json.encode({"error": error.reason}), "application/json"
         error.headers.update(_headers(request))
         raise
     except (asyncio.CancelledError, ConnectionError):

@@ -86,6 +86,17 @@ async def test_what_is_not_there_is_said_in_json_with_all_headers(client: Any, p
     assert answer.headers["Content-Security-Policy"]
 
 
+async def test_a_person_who_mistypes_is_shown_the_way_back(client: Any) -> None:
+    answer = await client.get("/nothing", headers={"Accept": "text/html,*/*"})
+    page = await answer.text()
+    assert (answer.status, answer.content_type) == (404, "text/html")
+    assert "Not Found" in page
+    assert 'href="./"' in page
+    assert answer.headers["Content-Security-Policy"]
+    program = await client.get("/api/v1/nothing", headers={"Accept": "text/html"})
+    assert program.content_type == "application/json"
+
+
 async def test_a_fault_of_ours_tells_nothing_of_the_inside(client: Any, site: Site, monkeypatch: Any) -> None:
     monkeypatch.setattr(site.board, "look_up", lambda: 1 / 0)
     answer = await client.get("/api/v1/status")

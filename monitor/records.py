@@ -151,12 +151,13 @@ class Evidence(Record, frozen=True):
     """Why an alert was raised: complete enough to act on without another query."""
 
     observed: float
-    """The signal in the window: a share (0 to 1), documents per hour, or a mean sentiment (-1 to 1), as `unit` says."""
+    """The signal in the window: a share of negatives or of one topic (0 to 1), documents per hour, or a mean sentiment
+    (-1 to 1), as `unit` says."""
     expected: float
     low: float
     """The observed value's interval, low end (95 %)."""
     high: float
-    unit: Literal["share", "documents/h", "mean"]
+    unit: Literal["share", "documents/h", "mean", "topic"]
     documents: int
     """Documents in the window since onset."""
     negatives: float
@@ -181,6 +182,8 @@ class Evidence(Record, frozen=True):
     """Probability that the negative posts tell of one event; absent where the opinions carry no embeddings."""
     entities: tuple[Share, ...] = ()
     """Each entity's part in the rise, in an incident of several."""
+    topic: str = ""
+    """Of a shift of topics: the one on the rise; `negatives` are then documents about it, and posts are of it."""
     centroid: str = ""
     """What the posts say beside what is usually said, as base64 of int8 in the encoder's space: close for one story in any
     language; empty without embeddings."""

@@ -25,7 +25,14 @@ SAFETY = 4.0
 quiet traffic of the worst kind tried the alarms were one to two times the bound. Raising the bar costs little: 1.4 nats."""
 ROLLUP_PART = 0.5
 """Of an entity's budget: an event in several languages shows best in their sum."""
-SIGNAL_WORTH = {"negative_share": 4.0, "negative_volume": 2.0, "sentiment": 1.0, "language_spread": 1.0, "volume": 2.0}
+SIGNAL_WORTH = {
+    "negative_share": 4.0,
+    "negative_volume": 2.0,
+    "sentiment": 1.0,
+    "language_spread": 1.0,
+    "volume": 2.0,
+    "topic_shift": 1.0,
+}
 """How signals share: half for what is asked of the detector first, so that the others cost it nothing."""
 EQUAL_PART = 0.5
 """Of what the languages share, this much is shared equally and the rest by volume, so that a small language is heard
@@ -57,8 +64,17 @@ def bar_days(settings: DetectionSettings, entities: int) -> float:
 def signal_parts(settings: DetectionSettings) -> Floats:
     """Each signal's part of the budget, float64 [signals]; 0 for a signal that raises no alarm."""
     worth = np.array([SIGNAL_WORTH[signal] * (signal in settings.signals) for signal in SIGNALS])
-    parts: Floats = worth / max(float(worth.sum()), 1.0)
+    parts: Floats = worth / _whole_worth(settings)
     return parts
+
+
+def topic_part(settings: DetectionSettings) -> float:
+    """The part of the budget that the topics have, which are series of their own (`topics.py`)."""
+    return SIGNAL_WORTH["topic_shift"] * ("topic_shift" in settings.signals) / _whole_worth(settings)
+
+
+def _whole_worth(settings: DetectionSettings) -> float:
+    return max(sum(SIGNAL_WORTH[signal] for signal in set(settings.signals)), 1.0)
 
 
 def without(parts: Floats, signal: int) -> Floats:
@@ -66,7 +82,7 @@ def without(parts: Floats, signal: int) -> Floats:
     rest = parts.copy()
     rest[signal] = 0.0
     total = float(rest.sum())
-    return rest / total if total > 0 else rest
+    return rest * (float(parts.sum()) / total) if total > 0 else rest
 
 
 def language_parts(mass: Floats, entity_mass: Floats, languages: Floats) -> Floats:

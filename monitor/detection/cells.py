@@ -74,6 +74,8 @@ class Cell(msgspec.Struct):
     """Negative opinions by source."""
     topics: dict[str, int | float] = msgspec.field(default_factory=dict)
     """Negative opinions by topic."""
+    by_topic: dict[str, int | float] = msgspec.field(default_factory=dict)
+    """All opinions by topic."""
     authors: set[int] = msgspec.field(default_factory=set)
     """Hashes of the authors of negative opinions, for distinct voices; the lowest `MAX_SOURCES` once closed."""
     reach: int = 0
@@ -101,6 +103,8 @@ class Cell(msgspec.Struct):
             row[4] += weight * weight
         row[sentiment] += weight
         row[3] += weight * bool(opinion.repost_of)
+        if opinion.topic:
+            self.by_topic[opinion.topic] = self.by_topic.get(opinion.topic, 0) + weight
         if sentiment == 0:
             self.reach += round(opinion.reach * weight)
             if opinion.source:

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.detection import baseline, explain, wording
-from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
+from monitor.detection.bank import REPOST_WORTH, ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.budget import BudgetUse
 from monitor.detection.cells import Cell, CellStore
 from monitor.detection.erasing import erase_from_cell, erase_from_evidence
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
 from monitor.detection.quantify import Correction, correction, share_interval
 from monitor.detection.settings import DetectionSettings
+from monitor.detection.topics import TOPIC_SHIFT, TopicBank
 from monitor.records import (
     Alert,
     Breadth,
@@ -124,6 +125,7 @@ class Detector:
         self._confusion = confusion
         self._corrections: dict[str, Correction] = {}
         self._bank = SeriesBank(settings, entities=list(self._entities), confusion=confusion)
+        self._topics = TopicBank(settings, list(self._entities)) if TOPIC_SHIFT in settings.signals else None
         self._book = IncidentBook(alerts, self._length_ms)
         self._cells = CellStore()
         self._last: dict[str, Evidence] = {}
@@ -264,6 +266,7 @@ class Detector:
                 counts.append([*row[:4], total**2 / row[4] if len(row) > 4 else total])
         table = np.array(counts, np.float64).reshape(-1, 5)
         findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3], table[:, 4])
+        findings += self._close_topics(bucket_ms)
         self._progress.closed_ms = bucket_ms + self._length_ms
         known, rising = self._bank.breadth()
         if not self._breadth or (known, rising) != (self._breadth[-1].known, self._breadth[-1].rising):
@@ -274,6 +277,18 @@ class Detector:
         for entity in before | {incident.entity for incident in self._book.open}:
             self._touched.add(_incident_key(entity))
         return [self._alert(step) for step in steps]
+
+    def _close_topics(self, bucket_ms: int) -> list[Finding]:
+        if self._topics is None:
+            return []
+        cells = [(entity, cell) for entity, cell in self._cells.at(bucket_ms) if cell.by_topic]
+        worth = {}
+        for entity, cell in cells:
+            rows = cell.counts.values()
+            squares = sum(row[4] if len(row) > 4 else sum(row[:3]) for row in rows)
+            reposts = sum(row[3] for row in rows) / max(cell.documents, 1e-9)
+            worth[entity] = cell.documents**2 / max(squares, 1e-9) * (1 - (1 - REPOST_WORTH) * min(reposts, 1.0))
+        return self._topics.update(bucket_ms, {entity: cell.by_topic for entity, cell in cells}, worth)
 
     def _dated(self, finding: Finding) -> Finding:
         """The finding with a sharper onset: a sequential test knows that a share rose long before it knows when."""
@@ -287,6 +302,8 @@ class Detector:
     def _ended_ms(self, incident: Incident) -> int:
         """When the rise was over: sooner than one could be sure of it, which is when the incident ends."""
         shown = self._last[incident.entity]
+        if shown.unit == "topic":
+            return incident.ended_ms
         counted = self._counted(incident.entity, incident.languages)
         usual = _usual_share(counted, incident.onset_ms, shown.expected if shown.unit == "share" else None)
         since = [row for row in counted if incident.onset_ms <= row[0] < incident.ended_ms]
@@ -316,7 +333,8 @@ class Detector:
         if finding is not None:
             window = self._window(incident, at_ms)
             shown = explain.evidence(finding, window, posts=self._alerts.posts, names=(info.name, *info.names))
-            incident.languages = sorted({*incident.languages, *explain.event_languages(window)})
+            if finding.unit != "topic":
+                incident.languages = sorted({*incident.languages, *explain.event_languages(window)})
             self._last[incident.entity] = shown
         else:
             incident.ended_ms = self._ended_ms(incident)
@@ -396,6 +414,8 @@ class Detector:
         changes: dict[bytes, bytes | None] = dict.fromkeys(self._gone)
         for (entity, lang), row in self._bank.changed().items():
             changes[f"series|{entity}|{lang}".encode()] = row
+        for (entity, topic), row in self._topics.changed().items() if self._topics is not None else ():
+            changes[f"topic|{entity}|{topic}".encode()] = row
         for key in self._touched:
             kind, entity, *bucket = key.decode().split("|")
             if kind == "cell":
@@ -411,6 +431,7 @@ class Detector:
 
     def _restore(self, state: Mapping[bytes, bytes]) -> None:
         series: dict[tuple[str, str], bytes] = {}
+        topics: dict[tuple[str, str], bytes] = {}
         try:
             for key, value in state.items():
                 kind, *rest = key.decode().split("|")
@@ -418,6 +439,8 @@ class Detector:
                     self._progress = _unpack(value, _Progress)
                 elif kind == "series":
                     series[rest[0], rest[1]] = value
+                elif kind == "topic":
+                    topics[rest[0], rest[1]] = value
                 elif kind == "cell" and rest[0] in self._entities:
                     self._cells.put(rest[0], int(rest[1]), _unpack(value, Cell))
                 elif kind == "incident" and rest[0] in self._entities:
@@ -432,6 +455,8 @@ class Detector:
                 f"the stored state has version {self._progress.version}, this release reads {STATE_VERSION}"
             )
         self._bank.restore(series)
+        if self._topics is not None:
+            self._topics.restore(topics)
 
     # --- watchlist and views ----------------------------------------------------------------------------------------
 
@@ -448,6 +473,8 @@ class Detector:
         self._entities = dict(entities)
         for name, lang in self._bank.set_entities(list(entities)):
             self._gone.add(f"series|{name}|{lang}".encode())
+        for name, topic in self._topics.set_entities(list(entities)) if self._topics is not None else ():
+            self._gone.add(f"topic|{name}|{topic}".encode())
 
     @property
     def stats(self) -> Stats:
@@ -456,7 +483,11 @@ class Detector:
 
     def budget_use(self) -> BudgetUse:
         """What the false-alarm budget allowed this partition, and the alarms it raised, since the detector was made."""
-        return self._bank.budget_use()
+        used = self._bank.budget_use()
+        topics = self._topics.budget_use() if self._topics is not None else None
+        if topics is None:
+            return used
+        return replace(used, raised=used.raised + topics.raised, allowed=used.allowed + topics.allowed)
 
     @property
     def open_incidents(self) -> list[Incident]:

@@ -63,6 +63,8 @@ def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[st
         posts: Representative posts at most.
         names: The entity's names: no terms, since every post holds one.
     """
+    if finding.unit == "topic":
+        return _of_topic(finding, window, posts=posts, names=names)
     negative = [sample for cell in window.inside for sample in cell.negative]
     before = [sample for cell in window.before for sample in cell.negative]
     background = before + [s for cell in (*window.before, *window.inside) for s in cell.other]
@@ -75,6 +77,24 @@ def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[st
     terms = distinctive(
         [(s.text, s.lang) for s in shown], [(s.text, s.lang) for s in background], most=12, without=names
     )
+    return msgspec.structs.replace(
+        _size(finding, documents),
+        one_event=told.one_event if told is not None else None,
+        languages=languages,
+        sources=_rise(window, lambda cell: cell.sources),
+        topics=_rise(window, lambda cell: cell.topics),
+        terms=terms,
+        posts=representative(shown, terms, told, most=posts),
+        first_post=_first(shown, told),
+        reposts=_reposts(window),
+        authors=_authors(window),
+        reach=sum(cell.reach for cell in window.inside),
+        centroid=told.centroid if told is not None else "",
+    )
+
+
+def _size(finding: Finding, documents: int) -> Evidence:
+    """What rose, by how much; nothing of who says so."""
     low, high = _effect(finding, finding.low), _effect(finding, finding.high)
     return Evidence(
         observed=round(finding.observed, 4),
@@ -88,17 +108,24 @@ def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[st
         effect=round(finding.effect, 4),
         effect_low=round(low, 4),
         effect_high=round(high, 4),
-        one_event=told.one_event if told is not None else None,
-        languages=languages,
-        sources=_rise(window, lambda cell: cell.sources),
-        topics=_rise(window, lambda cell: cell.topics),
+        topic=finding.topic,
+    )
+
+
+def _of_topic(finding: Finding, window: Window, *, posts: int, names: Sequence[str]) -> Evidence:
+    """What is said of the topic on the rise, in any mood, beside all that was said before."""
+    inside = [s for cell in window.inside for s in (*cell.negative, *cell.other) if s.topic == finding.topic]
+    shown = sorted(inside, key=lambda sample: sample.rank)[:MAX_POSTS]
+    before = [(s.text, s.lang) for cell in window.before for s in (*cell.negative, *cell.other)]
+    terms = distinctive([(s.text, s.lang) for s in shown], before, most=12, without=names)
+    return msgspec.structs.replace(
+        _size(finding, round(sum(cell.documents for cell in window.inside))),
+        languages=_rise(window, lambda cell: {lang: sum(row[:3]) for lang, row in cell.counts.items()}),
+        topics=_rise(window, lambda cell: cell.by_topic),
         terms=terms,
-        posts=representative(shown, terms, told, most=posts),
-        first_post=_first(shown, told),
+        posts=representative(shown, terms, most=posts),
+        first_post=_first(shown, None),
         reposts=_reposts(window),
-        authors=_authors(window),
-        reach=sum(cell.reach for cell in window.inside),
-        centroid=told.centroid if told is not None else "",
     )
 
 
@@ -115,8 +142,8 @@ def closing(last: Evidence, signal: str, window: Window, negatives: float) -> Ev
     if last.unit == "share":
         observed = min(max(negatives / max(documents, 1), 0.0), 1.0)
         effect = observed - last.expected
-    elif last.unit == "mean":
-        # What is remembered of an incident's course are counts of negatives: the mood stays what it was last told to be.
+    elif last.unit in ("mean", "topic"):
+        # What is remembered of an incident's course are counts of negatives: the rest stays what it was last told to be.
         observed, effect = last.observed, last.effect
     else:
         hours = window.inside_buckets * window.bucket_ms / HOUR_MS

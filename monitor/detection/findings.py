@@ -12,7 +12,7 @@ from monitor.detection import baseline
 from monitor.detection.counts import NEGATIVE_VOLUME, SENTIMENT, SHARE, SIGNALS, SPREAD, VOLUME, Rows, SeriesKey
 from monitor.detection.quantify import Correction
 
-Unit = Literal["share", "documents/h", "mean"]
+Unit = Literal["share", "documents/h", "mean", "topic"]
 UNITS: dict[int, Unit] = {
     SHARE: "share", NEGATIVE_VOLUME: "documents/h", SENTIMENT: "mean", SPREAD: "share", VOLUME: "documents/h",
 }  # fmt: skip
@@ -50,6 +50,8 @@ class Finding:
     """Since the onset, corrected for the classifier's known confusion."""
     effect: float
     """`observed - expected` for a share or a mean (points), `observed / expected` for a volume (factor)."""
+    topic: str = ""
+    """Of a shift of topics: the one on the rise. Shares are then its, and `negatives` documents about it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from monitor.detection.findings import HOUR_MS
 from monitor.records import UNDETERMINED, Severity
 from monitor.settings import Settings
 
+NO_BAD_NEWS = ("volume", "topic_shift")
+"""Signals that are information by themselves."""
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 
 
@@ -225,7 +227,7 @@ class IncidentBook:
         return Step(incident, state, main)
 
     def _severity(self, active: list[Finding], now_ms: int, reach: int) -> Severity:
-        """By size, reach, speed and breadth; a volume alone is information.
+        """By size, reach, speed and breadth; more or other talk alone is information.
 
         Args:
             active: Findings in alarm.
@@ -233,12 +235,12 @@ class IncidentBook:
             reach: Of the negative posts since the onset.
         """
         settings = self._settings
-        if all(finding.signal == "volume" for finding in active):
+        active = [finding for finding in active if finding.signal not in NO_BAD_NEWS]
+        if not active:
             return "info"
         large = any(
             finding.effect >= (settings.critical_effect if finding.unit == "share" else settings.critical_ratio)
             for finding in active
-            if finding.signal != "volume"
         )
         wide = len(_languages(active)) >= settings.critical_languages
         far = 0 < settings.critical_reach <= reach
@@ -248,7 +250,7 @@ class IncidentBook:
 
 def strongest(active: Sequence[Finding]) -> Finding:
     """The finding that stands for an incident: the negative share before volumes, then the strongest evidence."""
-    order = {"negative_share": 0, "negative_volume": 1, "volume": 2}
+    order = {"negative_share": 0, "negative_volume": 1, "volume": 4, "topic_shift": 5}
     return min(active, key=lambda f: (order.get(f.signal, 3), f.lang != ROLLUP, -f.log_evidence, f.lang))
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from monitor.settings import Settings
 
-Signal = Literal["negative_share", "negative_volume", "sentiment", "language_spread", "volume"]
+Signal = Literal["negative_share", "negative_volume", "sentiment", "language_spread", "volume", "topic_shift"]
 
 
 class DetectionSettings(Settings):
@@ -34,7 +34,8 @@ class DetectionSettings(Settings):
     )
     signals: tuple[Signal, ...] = Field(
         ("negative_share", "negative_volume", "sentiment", "language_spread"),
-        description="Signals that raise alarms. More talk (`volume`) is not bad news by itself, so it is off.",
+        description="Signals that raise alarms. More talk (`volume`) and other talk (`topic_shift`) are no bad news by "
+        "themselves, so they are off.",
     )
 
     def closed_at(self, watermark_ms: int) -> int:

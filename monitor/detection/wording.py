@@ -87,6 +87,8 @@ def _who(alert: Alert, names: Mapping[str, str]) -> str:
 def _rise(signal: str, shown: Evidence) -> str:
     if shown.unit == "share":
         return f"{shown.observed:.0%} negative, usually {shown.expected:.0%},"
+    if shown.unit == "topic":
+        return f"{shown.observed:.0%} about {shown.topic}, usually {shown.expected:.0%},"
     if shown.unit == "mean":
         return f"mood down to {shown.observed:+.2f}, usually {shown.expected:+.2f},"
     what = "negative posts" if signal == "negative_volume" else "posts"
@@ -102,11 +104,11 @@ def _facts(alert: Alert) -> list[str]:
             "So many names rarely turn at once by themselves: look at the sources below, and at the classifier, first."
         )
     end_ms = alert.ended_ms or alert.at_ms
-    negatives = f"{shown.negatives:.0f} negative"
-    if shown.unit == "share":
+    negatives = f"{shown.negatives:.0f} {f'about {shown.topic}' if shown.topic else 'negative'}"
+    if shown.unit in ("share", "topic"):
         negatives += f" (about {shown.expected * shown.documents:.0f} would be usual)"
     lines.append(f"{_span(alert.onset_ms, end_ms, dated=True)}: {shown.documents:,} posts, {negatives}.")
-    if shown.unit == "share" and shown.effect_high > 0:
+    if shown.unit in ("share", "topic") and shown.effect_high > 0:
         lines.append(
             f"Rise: {100 * shown.effect:+.0f} points "
             f"(95% interval {100 * shown.effect_low:+.0f} to {100 * shown.effect_high:+.0f})."

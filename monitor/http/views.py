@@ -119,7 +119,7 @@ class IncidentBrief(View, frozen=True):
     summary: str
     observed: float
     expected: float
-    unit: Literal["share", "documents/h", "mean"]
+    unit: Literal["share", "documents/h", "mean", "topic"]
     documents: int
     kind: IncidentKind
     entities: tuple[str, ...]

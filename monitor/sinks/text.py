@@ -244,7 +244,7 @@ class Writer:
             return self.phrases["share"].format(
                 name=name, observed=self._percent(shown.observed), expected=self._percent(shown.expected)
             )
-        if shown.unit == "mean":
+        if shown.unit in ("mean", "topic"):
             return alert.summary
         which = "posts_rate" if alert.signal == "volume" else "negative_rate"
         times = self._number(round(shown.observed / shown.expected, 1)) if shown.expected > 0 else "∞"

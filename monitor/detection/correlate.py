@@ -22,9 +22,10 @@ from monitor.records import Alert, AlertState, Closed, EntityStep, Erasure, Inci
 STATE_VERSION = 1
 PREFIX = "correlate"
 
-ALIKE = 0.65
-"""Likeness of two centroids from which two names have the same story. Measured on planted stories: the same one has 0.8 to 1
-in the same languages and 0.6 to 0.9 in others; two different ones have 0.2 to 0.6."""
+ALIKE, ALIKE_AT_ONCE = 0.65, 0.5
+"""Likeness of two centroids from which two names have the same story, when they rose an hour (`join_s`) apart and when they rose at
+the same moment. Measured on planted stories: the same one has 0.8 to 1 in the same languages and 0.6 to 0.9 in others; two
+different ones have 0.2 to 0.6, and seldom begin within minutes of each other."""
 SHARED_POSTS = 3
 """Representative posts of two names that are the same documents, from which they have the same story without embeddings."""
 RISING_ANYWAY = 0.3
@@ -221,16 +222,19 @@ class Correlator:
     def _judge(self, moment_ms: int, steps: Sequence[Alert]) -> list[Alert]:
         common = is_common(*self._breadth(moment_ms), self._settings.common_part)
         alone: dict[str, Alert] = {}
-        changed: dict[str, bool] = {}
+        changed: set[str] = set()
+        merged: list[tuple[Group, Group]] = []
         for step in steps:
-            group, joined = self._take_step(step, moment_ms)
-            changed[group.id] = changed.get(group.id, False) or joined
+            group = self._take_step(step, moment_ms, common=common)
+            merged += self._reconsider(group, step)
+            group = self._groups[self._home[step.incident]]
+            changed.add(group.id)
             if len(group.members) == 1:
                 alone[group.id] = step
-        merged = self._merge_common(moment_ms) if common else []
+        merged += self._merge_common(moment_ms) if common else []
         alerts = [self._farewell(group, into, moment_ms) for group, into in merged if group.sequence]
         owed = [group.id for group in self._groups.values() if group.owed]
-        for key in sorted({*changed, *owed} & self._groups.keys()):
+        for key in sorted((changed | {*owed}) & self._groups.keys()):
             alert = self._tell(self._groups[key], alone.get(key), moment_ms)
             if alert is not None:
                 alerts.append(alert)
@@ -239,13 +243,18 @@ class Correlator:
 
     # --- where a step belongs ---------------------------------------------------------------------------------------
 
-    def _take_step(self, step: Alert, moment_ms: int) -> tuple[Group, bool]:
-        """Put a step into its incident; returns it, and whether this entity is new in it."""
+    def _take_step(self, step: Alert, moment_ms: int, *, common: bool) -> Group:
+        """Put a step into its incident, and return that.
+
+        Args:
+            step: As its detector tells it.
+            moment_ms: Event time of the step.
+            common: Whether many rise at once.
+        """
         home = self._home.get(step.incident)
         group = self._groups.get(home) if home is not None else None
-        joined = group is None
         if group is None:
-            group = self._like(step) or self._wave(step)
+            group = self._like(step) or self._wave(step, common=common)
             if group is None:
                 group = Group(step.incident, step.entity, "entity", {}, moment_ms)
                 self._groups[group.id] = group
@@ -262,24 +271,64 @@ class Correlator:
             group.owed = True
             _trim(group, self._settings.posts)
         self._touched.add(group.id)
-        return group, joined
+        return group
 
-    def _like(self, step: Alert) -> Group | None:
-        """An open incident of another entity with the same story at about the same time."""
+    def _like(self, step: Alert, without: str = "") -> Group | None:
+        """An open incident of another entity with the same story at about the same time.
+
+        Args:
+            step: Of the entity.
+            without: The incident that it is in.
+        """
         best: tuple[float, str] | None = None
         for group in self._groups.values():
             for member in group.members.values():
-                if member.alert.entity == step.entity or not self._meets(group, step):
+                if group.id == without or member.alert.entity == step.entity or not self._meets(group, step):
                     continue
                 value = _sameness(member.alert, step)
-                if value >= ALIKE and (best is None or (-value, group.id) < best):
+                apart = min(abs(step.onset_ms - member.alert.onset_ms) / max(self._settings.join_s * 1000, 1), 1.0)
+                enough = ALIKE_AT_ONCE + (ALIKE - ALIKE_AT_ONCE) * apart
+                if value >= enough and (best is None or (-value, group.id) < best):
                     best = (-value, group.id)
         return self._groups[best[1]] if best is not None else None
 
-    def _wave(self, step: Alert) -> Group | None:
-        """The common incident that is under way, if this entity rose with it."""
-        waves = [g for g in self._groups.values() if g.kind == "common" and self._meets(g, step)]
+    def _wave(self, step: Alert, *, common: bool) -> Group | None:
+        """The common incident that is under way, if this entity rose with it, or later and while many still rise."""
+        join_ms = self._settings.join_s * 1000
+        waves = [
+            group
+            for group in self._groups.values()
+            if group.kind == "common"
+            and (self._meets(group, step) or (common and group.open and step.onset_ms >= group.onset_ms - join_ms))
+        ]
         return min(waves, key=lambda group: (group.onset_ms, group.id), default=None)
+
+    def _reconsider(self, group: Group, step: Alert) -> list[tuple[Group, Group]]:
+        """Join two incidents when what their posts say shows only now: in its first minutes a rise has few.
+
+        Returns:
+            The incident that is no more and the one that it became part of, if any.
+        """
+        other = self._like(step, group.id) if group.kind != "common" and step.state != "resolved" else None
+        if other is None:
+            return []
+        whole, part = sorted((group, other), key=lambda g: (not g.sequence, g.kind == "entity", g.onset_ms, g.id))
+        if whole.kind == "entity":
+            whole.kind = "story"
+        self._absorb(whole, part)
+        return [(part, whole)]
+
+    def _absorb(self, whole: Group, part: Group) -> None:
+        """Make an incident part of another."""
+        whole.members |= part.members
+        self._home |= dict.fromkeys(part.members, whole.id)
+        whole.severity = _worse(whole.severity, part.severity)
+        whole.owed = True
+        del self._groups[part.id]
+        self._gone.add(part.id)
+        self._touched.discard(part.id)
+        _trim(whole, self._settings.posts)
+        self._touched.add(whole.id)
 
     def _meets(self, group: Group, step: Alert) -> bool:
         return group.open and abs(step.onset_ms - group.onset_ms) <= self._settings.join_s * 1000
@@ -288,7 +337,9 @@ class Correlator:
         """Make one of the incidents that began together; returns those that are no more, and what they became part of."""
         join_ms = self._settings.join_s * 1000
         lasting = [g for g in self._groups.values() if g.open]
-        since = [g for g in lasting if g.kind == "common" or moment_ms - g.onset_ms <= join_ms]
+        latest_ms = max((g.onset_ms for g in lasting), default=0)
+        # One after the other they are found out, the weakest hours later; what began long before all others is another story.
+        since = [g for g in lasting if g.kind == "common" or latest_ms - g.onset_ms <= 2 * join_ms]
         if sum(len(group.members) for group in since) < 2:
             # One name in alarm is told as what it is, whatever else is astir.
             return []
@@ -296,13 +347,7 @@ class Correlator:
         whole, rest = ordered[0], ordered[1:]
         whole.kind = "common"
         for group in rest:
-            whole.members |= group.members
-            self._home |= dict.fromkeys(group.members, whole.id)
-            whole.severity = _worse(whole.severity, group.severity)
-            whole.owed = True
-            del self._groups[group.id]
-            self._gone.add(group.id)
-            self._touched.discard(group.id)
+            self._absorb(whole, group)
         whole.owed = whole.owed or not whole.sequence
         _trim(whole, self._settings.posts)
         self._touched.add(whole.id)

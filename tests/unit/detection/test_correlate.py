@@ -112,6 +112,41 @@ def test_another_story_or_another_time_is_another_incident() -> None:
     assert len({alert.incident for alert in life(late)}) == 2
 
 
+def test_two_incidents_are_joined_when_their_posts_tell_the_same_only_later() -> None:
+    told = life([
+        step("a", 10), step("b", 11), step("a", 20, state="escalated", onset=5, sequence=1, story=1),
+        step("b", 21, state="escalated", onset=6, sequence=1, story=1),
+        step("a", 80, state="resolved", onset=5, story=1, sequence=2), step("b", 90, state="resolved", onset=6, story=1, sequence=2),
+    ])  # fmt: skip
+    whole = told[0].incident
+    gone = next(alert for alert in told if alert.merged_into)
+    assert (gone.entity, gone.merged_into) == ("b", whole)
+    assert {alert.incident for alert in told if alert.at_ms > gone.at_ms} == {whole}
+    assert (told[-1].state, told[-1].kind, set(told[-1].entities)) == ("resolved", "story", {"a", "b"})
+
+
+def test_less_likeness_is_enough_for_rises_of_the_same_minute() -> None:
+    one, other = (np.frombuffer(base64.b64decode(centroid(n)), np.int8).astype(float) for n in (1, 2))
+    mixed = 0.45 * one + (1 - 0.45**2) ** 0.5 * (other - one * (one @ other) / (one @ one))
+    alike = base64.b64encode(np.rint(mixed).astype(np.int8).tobytes()).decode()
+
+    def ids(onset: int) -> set[str]:
+        late = step("b", onset + 5, onset=onset, story=1)
+        late = msgspec.structs.replace(late, evidence=msgspec.structs.replace(late.evidence, centroid=alike))
+        return {alert.incident for alert in life([step("a", 10, onset=5, story=1), late])}
+
+    assert len(ids(6)) == 1
+    assert len(ids(60)) == 2
+
+
+def test_who_rises_weakly_and_late_is_still_part_of_what_all_do() -> None:
+    told = life([step(name, 10 + 40 * n, story=n + 1) for n, name in enumerate("abcdef")], rising={8: 11})
+    assert len({alert.incident for alert in told}) == 1
+    # Once it is over for the others, it is an incident of its own.
+    steps = [step(name, 10 + 40 * n, story=n + 1) for n, name in enumerate("abc")] + [step("d", 250, story=9)]
+    assert len({alert.incident for alert in life(steps, rising={8: 11, 200: 1})}) == 2
+
+
 def test_the_same_documents_are_the_same_story_without_embeddings() -> None:
     posts = tuple(
         Post(document_id=f"d{n}", text="x", lang="en", published_ms=0, sentiment="negative") for n in range(4)

@@ -41,6 +41,9 @@ MAX_SHOWN = 50
 SILENT_S = 20.0
 """A process that has not told of itself for so long is not alive: four times the interval."""
 
+SETTLED_MS = 30_000
+"""A change of the watchlist is everywhere within a second, and is told with the next pulse."""
+
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 LAG_RECORDS, FAILING_S = 10_000, 60.0
@@ -165,7 +168,7 @@ def pipeline(board: Board, now_ms: int) -> Pipeline:
         processes=tuple(processes),
         documents_per_s=round(sum(p.pulse.documents_per_s for p in processes if p.alive), 1),
         lag=dict(sorted(lag.items())),
-        problems=tuple(_problems(processes, lag)),
+        problems=(*_problems(processes, lag), *_two_watchlists(board, processes, now_ms)),
     )
 
 
@@ -190,6 +193,19 @@ def _problems(processes: Iterable[Process], lag: Counter[str]) -> Iterable[str]:
     for role in ("classify", "detect"):
         if alive and role not in alive:
             yield f"no process has the role {role}"
+
+
+def _two_watchlists(board: Board, processes: Iterable[Process], now_ms: int) -> Iterable[str]:
+    """Processes whose watchlist files differ, once a change that somebody made has had the time to reach them all."""
+    if any(a.kind == "watchlist" and now_ms - a.at_ms < SETTLED_MS for a in board.actions.values()):
+        return
+    pulses = [process.pulse for process in processes if process.alive and process.pulse.watchlist]
+    by_version: dict[str, list[str]] = {}
+    for pulse in pulses:
+        by_version.setdefault(pulse.watchlist, []).append(pulse.instance)
+    if len(by_version) > 1:
+        told = ", ".join(f"{version} ({', '.join(names)})" for version, names in sorted(by_version.items()))
+        yield f"the processes go by different watchlists: {told}"
 
 
 def _now(board: Board, name: str, lang: str) -> Now:

@@ -112,6 +112,16 @@ def test_erased_posts_are_not_shown_and_their_text_is_nowhere() -> None:
     assert "says one" not in str(detail)
 
 
+def test_processes_that_go_by_different_watchlists_are_a_problem_unless_one_was_just_changed() -> None:
+    board, now_ms = Board(), 1_000_000
+    for name, version in (("a/1", "f00"), ("b/1", "f00"), ("c/1", "bad")):
+        board.on_pulse(Pulse(instance=name, at_ms=now_ms, role="all", ready=True, watchlist=version))
+    (told,) = showing.pipeline(board, now_ms).problems
+    assert told == "the processes go by different watchlists: bad (c/1), f00 (a/1, b/1)"
+    board.on_action(Action(id="w", kind="watchlist", who="ann", at_ms=now_ms - 5000, entity="acme", changes=("+acme",)))
+    assert showing.pipeline(board, now_ms).problems == ()
+
+
 def test_a_dead_process_a_lagging_role_and_a_missing_one_are_problems() -> None:
     board, now_ms = Board(), 1_000_000
     board.on_pulse(Pulse(instance="a/1", at_ms=now_ms - 60_000, role="classify", ready=True))

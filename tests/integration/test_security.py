@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ from structlog.testing import capture_logs
 
 from monitor.broker import client
 from monitor.broker.settings import KafkaSettings, TopicSettings
-from tests.conftest import kafka_home
+from tests.conftest import ROOT, kafka_home
 from tests.support.daemon import Daemon, opinions, send
-from tests.support.secure import PASSWORD, SecureKafka
+from tests.support.secure import PASSWORD, Rule, SecureKafka
 from tests.support.stream import documents
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -138,3 +139,54 @@ async def test_the_daemon_works_over_tls_with_scram_and_waits_out_a_wrong_passwo
     assert "Traceback" not in daemon.log()
     assert WRONG not in daemon.log()
     assert PASSWORD not in daemon.log()
+
+
+ROLES = ("classify", "detect", "notify")
+
+
+def documented_rules(topics: TopicSettings, prefix: str) -> list[Rule]:
+    """The table of docs/deploy.md, and what stands below it, for a user named as each role."""
+    text = (ROOT / "docs" / "deploy.md").read_text().partition("## Kafka's access rules")[2].partition("\n## ")[0]
+    rules = []
+    for who, reads, writes, groups in re.findall(r"^\| (.+?) \| (.*?) \| (.*?) \| (.*?) ?\|$", text, flags=re.M)[2:]:
+        for user in ROLES if who == "every process" else (who.strip("`"),):
+            for operation, cell in (("Read", reads), ("Write", writes)):
+                rules += [Rule(user, operation, "topic", getattr(topics, t)) for t in re.findall(r"`(.+?)`", cell)]
+            for group in re.findall(r"`babelwatch\.(.+?)`", groups):
+                rules.append(Rule(user, "Read", "group", f"{prefix}.{group}", prefixed=group.endswith(".")))
+    for user in ROLES:
+        rules += [Rule(user, operation, "transactional id", f"{prefix}.", True) for operation in ("Write", "Describe")]
+        rules += [Rule(user, operation, "topic", f"{prefix}.", True) for operation in ("Create", "Describe")]
+    return rules
+
+
+async def test_each_role_does_its_work_with_the_rights_that_the_documents_name(
+    secure: SecureKafka, names: TopicSettings, tmp_path: Path
+) -> None:
+    prefix = names.documents.split(".")[0]
+    open_door = KafkaSettings(bootstrap_servers=secure.server.address, group_prefix=prefix)
+    await secure.allow(*documented_rules(names, prefix))
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    sink = '[[sinks]]\ntype = "stdout"\nname = "out"'
+    made = {role: Daemon(tmp_path / role, open_door, names, bundle, extra=sink) for role in ROLES}
+    door = f"127.0.0.1:{secure.ports['SASL_PLAINTEXT']}"
+    try:
+        for role, daemon in made.items():
+            login = f'[kafka]\nsecurity_protocol = "SASL_PLAINTEXT"\nusername = "{role}"\npassword = "{PASSWORD}"'
+            text = daemon.config.read_text().replace(secure.server.address, door).replace("[kafka]", login)
+            daemon.config.write_text(text)
+            daemon.start(role)
+        for daemon in made.values():
+            await daemon.ready()
+        await send(open_door, names.documents, [b"not json", *documents(minutes=420, rise=(360, 420))])
+        await made["notify"].until(
+            lambda d: d.metric("babelwatch_deliveries_total", sink="out", result="delivered") >= 1
+        )
+        await made["classify"].until(lambda d: d.metric("babelwatch_dead_letters_total", reason="not_json") == 1)
+        for daemon in made.values():
+            assert await daemon.end() == 0
+            refused = [line for line in daemon.log().splitlines() if "uthoriz" in line]
+            assert refused == []
+    finally:
+        for daemon in made.values():
+            daemon.kill()

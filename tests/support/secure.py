@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.support import servers
 from tests.support.servers import Server, free_port
 
 PASSWORD = "correct-horse-battery"
-"""Of the user `alice`, who may do everything, and of `nobody`, who may do nothing."""
+"""Of `alice`, who may do everything, of `nobody`, who may do nothing, and of the users that are named as roles."""
+
+USERS = ("alice", "nobody", "classify", "detect", "notify")
+
+
+KINDS = ("unknown", "any", "topic", "group", "cluster", "transactional id")
+OPERATIONS = ("Unknown", "Any", "All", "Read", "Write", "Create", "Delete", "Alter", "Describe")
+"""In the order of their numbers in Kafka's protocol."""
+
+
+class Rule(NamedTuple):
+    """Someone may do something."""
+
+    user: str
+    operation: str
+    kind: str
+    name: str
+    prefixed: bool = False
 
 
 class SecureKafka:
@@ -41,7 +62,7 @@ class SecureKafka:
             "super.users=User:ANONYMOUS;User:alice;User:CN=alice",
         ]  # fmt: skip
         for door in ("sasl_plaintext", "sasl_ssl"):
-            users = f'user_alice="{PASSWORD}" user_nobody="{PASSWORD}"'
+            users = " ".join(f'user_{name}="{PASSWORD}"' for name in USERS)
             lines.append(f"listener.name.{door}.plain.sasl.jaas.config={jaas}.plain.PlainLoginModule required {users};")
             for kind in ("256", "512"):
                 key = f"listener.name.{door}.scram-sha-{kind}.sasl.jaas.config"
@@ -66,6 +87,21 @@ class SecureKafka:
             done = subprocess.run([*command, "--add-config", secret], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
         return self
+
+    async def allow(self, *rules: Rule) -> None:
+        """Add access rules."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.server.address)
+        await admin.start()
+        try:
+            for rule in rules:
+                request = CreateAclsRequest(
+                    KINDS.index(rule.kind), rule.name, 4 if rule.prefixed else 3, f"User:{rule.user}", "*",
+                    OPERATIONS.index(rule.operation), 3,
+                )  # fmt: skip
+                answer = await admin._send_request(request)
+                assert [code for code, *_ in answer.creation_responses] == [0], answer
+        finally:
+            await admin.close()
 
     def stop(self) -> None:
         self.server.stop()

@@ -169,7 +169,7 @@ class App:
             "delivery.mode", mode="exactly once" if transactions else "at least once, with deterministic ids",
             bundle=self._bundle.version, watchlist=self.watchlist.current.version,
         )  # fmt: skip
-        changes = WatchlistFeed(self.kafka, topics.watchlist, self.watchlist)
+        changes = WatchlistFeed(self.kafka, topics.watchlist, partitions[topics.watchlist], self.watchlist)
         await client.patiently("reading the watchlist's changes", changes.restore, stopping=self._stopping)
         await self._make_roles(stack, partitions, transactions)
         drain_s = self.config.service.shutdown_timeout_s

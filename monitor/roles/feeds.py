@@ -93,8 +93,8 @@ class WatchlistFeed(Feed):
             away for a moment is forgotten by the detectors; then of each.
     """
 
-    def __init__(self, kafka: KafkaSettings, topic: str, keeper: WatchlistKeeper) -> None:
-        super().__init__(kafka, topic, 1)
+    def __init__(self, kafka: KafkaSettings, topic: str, partitions: int, keeper: WatchlistKeeper) -> None:
+        super().__init__(kafka, topic, partitions)
         self._keeper = keeper
         self._begin()
 
@@ -105,9 +105,10 @@ class WatchlistFeed(Feed):
             KafkaError, TimeoutError: the broker does not answer.
         """
         self._begin()
-        async for records in read_range(self._kafka, self._partitions[0], start=None, end=None, read_committed=True):
-            for record in records:
-                self._take(record.key or b"", record.value)
+        for partition in self._partitions:
+            async for records in read_range(self._kafka, partition, start=None, end=None, read_committed=True):
+                for record in records:
+                    self._take(record.key or b"", record.value)
         self._caught_up()
 
     def _begin(self) -> None:

@@ -111,7 +111,7 @@ class PageProcess:
             task = asyncio.create_task(
                 follow(board, kafka=self.kafka, topics=self.topics, partitions=partitions, transactions=False, stopping=self._stop)
             )  # fmt: skip
-            changes = WatchlistFeed(self.kafka, self.topics.watchlist, keeper)
+            changes = WatchlistFeed(self.kafka, self.topics.watchlist, partitions[self.topics.watchlist], keeper)
             await changes.restore()
             following = asyncio.create_task(changes.run(self._stop))
             self._ready.set_result(url)

@@ -246,7 +246,7 @@ def _brief(board: Board, name: str, steps: list[Alert]) -> IncidentBrief:
         severity=last.severity, onset_ms=last.onset_ms, at_ms=last.at_ms, ended_ms=last.ended_ms,
         languages=told.languages, summary=told.summary, observed=told.evidence.observed,
         expected=told.evidence.expected,
-        kind=last.kind, entities=_entities(last), merged_into=last.merged_into, unit=told.evidence.unit, documents=told.evidence.documents,
+        kind=last.kind, entities=_entities(last), merged_into=last.merged_into, unit=told.evidence.unit, topic=told.evidence.topic, documents=told.evidence.documents,
         acknowledged_by=by.get("acknowledge", ""), false_alarm_by=by.get("false_alarm", ""),
         revision=len(steps) + sum(board.acts[entity] for entity in _entities(last)) + len(board.erased),
     )  # fmt: skip

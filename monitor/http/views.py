@@ -120,6 +120,8 @@ class IncidentBrief(View, frozen=True):
     observed: float
     expected: float
     unit: Literal["share", "documents/h", "mean", "topic"]
+    topic: str
+    """Of a shift of topics: the one on the rise."""
     documents: int
     kind: IncidentKind
     entities: tuple[str, ...]

@@ -244,8 +244,12 @@ class Writer:
             return self.phrases["share"].format(
                 name=name, observed=self._percent(shown.observed), expected=self._percent(shown.expected)
             )
-        if shown.unit in ("mean", "topic"):
-            return alert.summary
+        if shown.unit == "topic":
+            told = {"observed": self._percent(shown.observed), "expected": self._percent(shown.expected)}
+            return self.phrases["topic"].format(name=name, topic=shown.topic, **told)
+        if shown.unit == "mean":
+            observed, expected = self._signed(shown.observed), self._signed(shown.expected)
+            return self.phrases["mood"].format(name=name, observed=observed, expected=expected)
         which = "posts_rate" if alert.signal == "volume" else "negative_rate"
         times = self._number(round(shown.observed / shown.expected, 1)) if shown.expected > 0 else "∞"
         return self.phrases[which].format(name=name, times=times)
@@ -257,6 +261,9 @@ class Writer:
         if alert.kind == "common":
             return self.phrases["common"].format(count=self._number(count))
         return self.phrases["others"].format(name=alert.entity_name, count=self._number(count - 1))
+
+    def _signed(self, value: float) -> str:
+        return format_decimal(value, "+0.00;-0.00", locale=self._locale)
 
     def _percent(self, value: float) -> str:
         return format_percent(value, locale=self._locale)

@@ -209,6 +209,18 @@ def test_an_incident_of_several_names_tells_of_the_mood_and_is_muted_as_a_whole(
         evidence=evidence,
     )  # fmt: skip
     page.send(page.topics.alerts, [(b"story", encode(cloud_event(story)))])
+    shift = msgspec.structs.replace(
+        last.evidence, unit="topic", topic="health", observed=0.31, expected=0.1, low=0.2, high=0.4
+    )
+    other = msgspec.structs.replace(
+        last, id="shift.0", incident="shift", sequence=0, signal="topic_shift", evidence=shift
+    )
+    page.send(page.topics.alerts, [(b"shift", encode(cloud_event(other)))])
+    browser.open(page.url)
+    browser.sees("31% about health, usually 10%", ".now")
+    browser.open(incident_link(page.url, "shift"))
+    browser.sees("20% to 40%", ".facts")
+    browser.sees("of them about health", ".facts")
     browser.open(page.url)
     browser.sees("−0.42 mood, usually +0.12", ".now")
     browser.open(incident_link(page.url, "story"))  # as a message has it

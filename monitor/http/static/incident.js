@@ -42,13 +42,13 @@ export function incidentPage(detail, status, names) {
   const own = incident.entities.length ? incident.entities : [incident.entity];
   const until = own.map((entity) => status.entities.get(entity)?.muted_until_ms ?? 0).filter((ms) => ms > Date.now());
   const muted = until.length === own.length;
-  const told = { share: percent, mean: signed }[evidence.unit] || rate;
+  const told = { share: percent, topic: percent, mean: signed }[evidence.unit] || rate;
   const interval = `${told(evidence.low)} to ${told(evidence.high)}${evidence.unit === "documents/h" ? " an hour" : ""}`;
   const facts = [
     [over ? "lasted" : "for", span((over ? incident.ended_ms : atMs) - incident.onset_ms)],
     ["95 % interval", interval],
     ["posts", count(evidence.documents)],
-    ["of them negative", count(evidence.negatives)],
+    [evidence.topic ? `of them about ${evidence.topic}` : "of them negative", count(evidence.negatives)],
     typeof evidence.one_event === "number" && ["one event", percent(evidence.one_event)],
     ["voices", evidence.authors ? `${count(evidence.authors)}+` : "–"],
     ["reposts", count(evidence.reposts || 0)],

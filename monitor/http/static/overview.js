@@ -10,7 +10,7 @@ export const signed = (mean) => `${mean < 0 ? "−" : "+"}${Math.abs(mean).toFix
 
 export function figure(incident) {
   if (incident.unit === "share") return [percent(incident.observed), `negative, usually ${percent(incident.expected)}`];
-  if (incident.unit === "topic") return [percent(incident.observed), `of one topic, usually ${percent(incident.expected)}`];
+  if (incident.unit === "topic") return [percent(incident.observed), `about ${incident.topic || "one topic"}, usually ${percent(incident.expected)}`];
   if (incident.unit === "mean") return [signed(incident.observed), `mood, usually ${signed(incident.expected)}`];
   const times = incident.expected > 0 ? `${rate(incident.observed / incident.expected)}×` : count(incident.observed);
   return [times, incident.signal === "volume" ? "the usual posts" : "the usual negative posts"];

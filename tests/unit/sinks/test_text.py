@@ -54,6 +54,14 @@ def test_every_language_says_everything(language: str) -> None:
     assert message.body.count("{") == 0
     assert made.alert(RESOLVED).title.startswith("✅")
     assert own["reminder"] in made.alert(FIRING, reminder=True).title
+    sunk = msgspec.structs.replace(FIRING.evidence, unit="mean", observed=-0.42, expected=0.12)
+    title = made.alert(msgspec.structs.replace(FIRING, evidence=sunk)).title
+    assert "0.42" in title.replace(",", ".")
+    assert "+0.12" in title.replace(",", ".")
+    shift = msgspec.structs.replace(FIRING.evidence, unit="topic", topic="health", observed=0.31, expected=0.1)
+    title = made.alert(msgspec.structs.replace(FIRING, evidence=shift)).title
+    assert "31" in title
+    assert "health" in title
     volume = msgspec.structs.replace(
         FIRING,
         signal="volume",

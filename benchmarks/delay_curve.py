@@ -81,7 +81,7 @@ def curves(quiet: Pair, raised: Pair, river_series: int) -> dict[str, Curve]:
             found[name] = [
                 measured(lambda data, k=kind, s=setting: river_alarms(*data, k, s), few, few_raised) for setting in grid
             ]
-    budgets = [0.01 * 4.0**step for step in range(7)]
+    budgets = [0.01 * 4.0**step for step in range(6)]
     found["Babelwatch"] = [measured(lambda data, b=budget: ours(*data, b), quiet, raised) for budget in budgets]
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monitor.detection import evidence
-from monitor.detection.baseline import DAY_MS, Clock, Share, Volume
+from monitor.detection.baseline import DAY_MS, HOUR_MS, Clock, Share, Volume
 from monitor.detection.counts import (
     NEGATIVE_VOLUME,
     SENTIMENT,
@@ -28,6 +28,9 @@ END_EVIDENCE = 3.0
 CALM_EVIDENCE = 0.5
 """And of this many, where what else is known of the entity says that it is over: its languages together are back, or the burst
 of negatives that came with the alarm is. A language of three posts an hour takes half a day to say so alone."""
+FEW_AN_HOUR = 20.0
+"""Only for series of fewer documents an hour: larger ones say soon enough themselves, and a language whose mood stays a little worse
+than its entity's would be let go and found out again, over and over."""
 BURST, SUBSIDED, NO_BURST = 6.0, 1, -1.0
 """An alarm with so many times the usual negatives came with a burst, and that is over when four times the usual
 (`evidence.RATIOS[SUBSIDED]`) is as unlikely as `END_EVIDENCE` says: below about twice the usual."""
@@ -167,7 +170,8 @@ def _calm(
     alarm = some["alarm"] > 0
     effect = np.maximum(some["alarm"].astype(np.int64) - 1, 0)
     # The entity's own alarm ended since this one was raised.
-    pooled = (entity["alarm"][:, [SHARE]] == 0) & (entity["raised"][:, [SHARE]] > some["raised"])
+    few = volume.mean[chosen] * HOUR_MS < FEW_AN_HOUR * clock.length_ms
+    pooled = few[:, None] & (entity["alarm"][:, [SHARE]] == 0) & (entity["raised"][:, [SHARE]] > some["raised"])
     window = some["window"][here, signals, effect]
     ratio = window["negatives"] / np.maximum(window["negatives_expected"], 1e-9)
     # The window of `language_spread` holds some languages of its series only.

@@ -150,7 +150,7 @@ def test_praise_that_ends_is_a_drop_of_the_sentiment_and_no_rise_of_negatives():
     findings = mixed(bank_of("a"), KNOWN + 24, dull, ("de", "fr"))
     assert signals(findings) == {"sentiment"}
     first = next(f for f in findings if f.lang == ROLLUP)
-    assert first.bucket_ms <= (KNOWN + 6) * 5 * MINUTE_MS
+    assert first.bucket_ms <= (KNOWN + 7) * 5 * MINUTE_MS
     last = [f for f in findings if f.lang == ROLLUP][-1]
     assert last.unit == "mean"
     assert last.expected == pytest.approx(0.3, abs=0.05)

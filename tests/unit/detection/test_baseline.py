@@ -137,3 +137,19 @@ def test_it_stays_finite_through_gaps_of_days_huge_counts_and_any_year(steps: li
             assert np.isfinite(value).all()
             assert (value > 0).all()
     assert all(np.isfinite(rows[name]).all() for name in ("level", "hour", "day", "mass"))
+
+
+def test_one_calm_stretch_is_no_proof_that_documents_are_independent():
+    rows, no = fresh(), np.zeros(1, bool)
+
+    def correlation(bucket: int) -> float:
+        return float(expect_share(rows, 0.25, bucket).correlation[0])
+
+    for bucket in range(7 * PER_DAY):
+        clock = baseline.Clock.at(bucket * LENGTH_MS, LENGTH_MS, rows["at"])
+        # As even as can be.
+        baseline.learn_share(rows, clock, expect_share(rows, 0.25, bucket), seen(400, 100, 100), no, no, HALF_LIFE_MS)
+        rows["at"] = bucket * LENGTH_MS
+        if bucket == PER_HOUR:
+            assert correlation(bucket) > 0.5 * baseline.PRIOR_CORRELATION
+    assert correlation(7 * PER_DAY) < 0.1 * baseline.PRIOR_CORRELATION

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
+    IllegalOperation,
     InvalidProducerEpoch,
     KafkaError,
     ProducerFenced,
@@ -128,6 +129,9 @@ class TransactionalWriter:
                 await self._producer.commit_transaction()
         except _LOST as error:
             raise PartitionLostError(str(self._partition)) from error
+        except IllegalOperation as error:
+            # The transaction failed in the background while its records were still being handed over.
+            raise KafkaError(f"the transaction is over ({error})") from error
 
     async def stop(self) -> None:
         """Close the producer."""

@@ -86,6 +86,7 @@ class ClassifyProcessor:
         self._closed_at = closed_at
         self._deadly = deadly
         self._careful_until = 0
+        self._alone = False
         self._metrics = metrics
         self._duplicates = Duplicates()
         self._clock = EventClock()
@@ -100,7 +101,7 @@ class ClassifyProcessor:
 
         Event time is not, and is kept beside the offset: one clock that is half an hour fast is felt for half an hour.
         """
-        self._careful_until = start.careful_until
+        self._careful_until, self._alone = start.careful_until, start.alone
         if start.memo:
             self._clock = msgspec.json.decode(start.memo, type=EventClock)
         position = start.offset
@@ -133,14 +134,21 @@ class ClassifyProcessor:
     async def start(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Awaitable[list[Output]]:
         """Prepare in order, hand the new texts to the model, and go on while it works."""
         refused: list[Output] = []
-        if records[0].offset < self._careful_until:
+        careful = records[0].offset < self._careful_until
+        if careful:
             refused, records = await self._take_out_deadly(records)
         batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
         asked = {_text(item.document): item.document for item in batch.prepared}
         answers = {text: self._said[text] for text in asked if text in self._said}
         asked = {text: document for text, document in asked.items() if text not in answers}
-        future = await self._classifier.submit([d.text for d in asked.values()], [d.lang for d in asked.values()])
-        answers |= {text: _Promise(future, place) for place, text in enumerate(asked)}
+        if careful and self._alone:
+            for text, document in asked.items():
+                future = await self._classifier.submit([document.text], [document.lang])
+                answers[text] = _Promise(future, 0)
+                await asyncio.wait([future])
+        else:
+            future = await self._classifier.submit([d.text for d in asked.values()], [d.lang for d in asked.values()])
+            answers |= {text: _Promise(future, place) for place, text in enumerate(asked)}
         for text, answer in answers.items():
             self._remember(text, answer)
         by_offset = {record.offset: record for record in records}

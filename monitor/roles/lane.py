@@ -49,6 +49,8 @@ class Start(NamedTuple):
     """The group's committed offset, None when there is none."""
     careful_until: int = 0
     """Records before this offset ended the process, or the lane, the last times: find out which, and refuse it."""
+    alone: bool = False
+    """That has not helped: until then take each record by itself."""
     memo: str = ""
     """As the processor gave it behind the last record before the offset; empty when it is not known."""
 
@@ -123,7 +125,6 @@ class Lane:
         self._queued = 0
         self._queued_bytes = 0
         self._chunk = 1
-        self._alone_until = 0
         self._expected: int | None = None
         self._ledger: Ledger[Output] = Ledger(0)
         self._asides: list[Output] = []
@@ -161,11 +162,8 @@ class Lane:
             return
         if records[0].offset < self._expected:
             records = [record for record in records if record.offset >= self._expected]
-        place = 0
-        while place < len(records):
-            count = 1 if records[place].offset < self._alone_until else self._chunk
-            self._queue.append(records[place : place + count])
-            place += count
+        for place in range(0, len(records), self._chunk):
+            self._queue.append(records[place : place + self._chunk])
         if records:
             self._expected = records[-1].offset + 1
             self._queued += len(records)
@@ -237,11 +235,12 @@ class Lane:
         note = _note(committed)
         begun = note.begun
         careful_until = committed.offset + MAX_CONCURRENT * self._chunk if committed and begun >= CARE_AFTER else 0
-        self._alone_until = careful_until if begun >= ALONE_AFTER else 0
+        alone = bool(careful_until) and begun >= ALONE_AFTER
         if careful_until:
             log.warning("partition.careful", topic=self.partition.topic, partition=self.partition.partition,
-                        offset=committed.offset if committed else 0, attempts=begun, alone=bool(self._alone_until))  # fmt: skip
-        position = await processor.restore(Start(committed.offset if committed else None, careful_until, note.memo))
+                        offset=committed.offset if committed else 0, attempts=begun, alone=alone)  # fmt: skip
+        start = Start(committed.offset if committed else None, careful_until, alone, note.memo)
+        position = await processor.restore(start)
         self._ledger = Ledger(position or 0, note.memo)
         self._expected = position or 0
         self.ready = True
@@ -267,9 +266,7 @@ class Lane:
             self._queued_bytes -= size_bytes
             result = await processor.start(records)
             work.memo = processor.memo
-            finishing = group.create_task(self._finish(work, result, slots))
-            if records[0].offset < self._alone_until:
-                await asyncio.wait([finishing])
+            group.create_task(self._finish(work, result, slots))
             await self._await_records(processor)
 
     async def _await_records(self, processor: Processor) -> None:

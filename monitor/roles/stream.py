@@ -80,8 +80,10 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def lags(self) -> Iterable[tuple[int, int]]:
         """(partition, records behind) of each assigned partition, as of the last fetch."""
+        assigned = self._consumer.assignment() if self._consumer else ()
         for partition, lane in self._lanes.items():
-            end = self._consumer.highwater(partition) if self._consumer else None
+            # Within a rebalance lanes stay, and the client has nothing: it would raise.
+            end = self._consumer.highwater(partition) if self._consumer and partition in assigned else None
             if end is not None and lane.position is not None:
                 yield partition.partition, max(0, end - lane.position + lane.backlog)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from monitor.detection.bank import ROLLUP, SeriesBank
 from monitor.detection.counts import Bools, Floats
-from monitor.detection.settings import DetectionSettings
+from monitor.detection.settings import DetectionSettings, Signal
 
 BUCKET_S = 300
 PER_DAY = 86_400 // BUCKET_S
@@ -169,12 +169,14 @@ def delays_of(alarm: Bools) -> Floats:
     return first * (BUCKET_S / 60)
 
 
-def ours(negatives: Floats, documents: Floats, per_day: float) -> Bools:
-    """New or lasting alarms of the series bank, bool [buckets, series]."""
+def ours(
+    negatives: Floats, documents: Floats, per_day: float, signals: Sequence[Signal] = DetectionSettings().signals
+) -> Bools:
+    """New or lasting alarms of the series bank with these signals, bool [buckets, series]."""
     count = negatives.shape[1]
     names = [f"e{number}" for number in range(count)]
     settings = DetectionSettings(
-        bucket_s=BUCKET_S, false_alarms_per_day=per_day * count, signals=("negative_share",), minimum_documents=1
+        bucket_s=BUCKET_S, false_alarms_per_day=per_day * count, signals=tuple(signals), minimum_documents=1
     )
     bank = SeriesBank(settings, entities=names)
     place = {name: number for number, name in enumerate(names)}
@@ -184,7 +186,7 @@ def ours(negatives: Floats, documents: Floats, per_day: float) -> Bools:
         counts = np.stack([x, n - x, np.zeros_like(n)], axis=1)[rows]
         keys = [(names[row], ROLLUP) for row in rows]
         for item in bank.update(bucket * BUCKET_S * 1000, keys, counts, np.zeros(len(rows), np.int64)):
-            alarm[bucket, place[item.entity]] = item.active
+            alarm[bucket, place[item.entity]] |= item.active
     return alarm
 
 

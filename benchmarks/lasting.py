@@ -30,7 +30,7 @@ def main() -> None:
             after = traffic(options.series, 2, per_bucket, 0.0, rng, lively=True)
             # The rise's day, cut off in its middle.
             counts = [np.concatenate([up[: -PER_DAY + HELD], down]) for up, down in zip(raised, after, strict=True)]
-            alarm = ours(counts[0], counts[1], 0.05)[(DAYS - 1) * PER_DAY :]
+            alarm = ours(counts[0], counts[1], 0.05, ("negative_share",))[(DAYS - 1) * PER_DAY :]
             first = np.where(alarm[:HELD].any(0), alarm[:HELD].argmax(0), -1)
             raised_at = first >= 0
             early = [bool((~alarm[first[n] : HELD, n]).any()) for n in np.flatnonzero(raised_at)]

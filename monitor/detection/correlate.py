@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from scipy.special import bdtrc
 
 from monitor.detection import merging, wording
 from monitor.detection.erasing import erase_from_alert
+from monitor.detection.groups import Group, Member, is_common, sameness, trim, worse
 from monitor.detection.incidents import SEVERITIES, AlertSettings, alert_id
-from monitor.detection.stories import likeness
-from monitor.records import Alert, AlertState, Closed, EntityStep, Erasure, IncidentKind, Severity, StepMessage
+from monitor.records import Alert, AlertState, Closed, EntityStep, Erasure, StepMessage
 
 STATE_VERSION = 1
 PREFIX = "correlate"
@@ -26,57 +25,8 @@ ALIKE, ALIKE_AT_ONCE = 0.65, 0.5
 """Likeness of two centroids from which two names have the same story, when they rose an hour (`join_s`) apart and when they rose at
 the same moment. Measured on planted stories: the same one has 0.8 to 1 in the same languages and 0.6 to 0.9 in others; two
 different ones have 0.2 to 0.6, and seldom begin within minutes of each other."""
-SHARED_POSTS = 3
-"""Representative posts of two names that are the same documents, from which they have the same story without embeddings."""
-RISING_ANYWAY = 0.3
-"""Part of all entities that show some rise at any time, put high: on a small watchlist nearly all must rise."""
-COMMON_CHANCE = 1e-3
-"""So unlikely must it be that so many rise by chance, before one cause is assumed."""
-COMMON_LEAST = 5
-"""Entities below which "many at once" means nothing."""
 GROWN = 2
 """A common incident is told again when it holds so many times the entities that it was told of: 5, 10, 20, not one by one."""
-
-
-class Member(msgspec.Struct):
-    """One entity's part in an incident of several."""
-
-    alert: Alert
-    """Its newest step that showed evidence of the rise."""
-    joined_ms: int
-    resolved: bool = False
-
-
-class Group(msgspec.Struct):
-    """One incident as people know it."""
-
-    id: str
-    entity: str
-    """Of the first member: what the incident's alerts are labelled by, from beginning to end."""
-    kind: IncidentKind
-    members: dict[str, Member]
-    """By the incident id that its detector gave it."""
-    at_ms: int
-    """Of the newest step."""
-    told_ms: int = 0
-    told_members: int = 0
-    sequence: int = 0
-    severity: Severity = "info"
-    languages: list[str] = msgspec.field(default_factory=list)
-    owed: bool = False
-    """Something is to be told as soon as enough time has passed since the last message."""
-    ended_ms: int = 0
-    """0 while it lasts."""
-
-    @property
-    def open(self) -> bool:
-        """Whether any member still lasts."""
-        return any(not member.resolved for member in self.members.values())
-
-    @property
-    def onset_ms(self) -> int:
-        """Of the earliest member."""
-        return min(member.alert.onset_ms for member in self.members.values())
 
 
 class _Progress(msgspec.Struct):
@@ -269,7 +219,7 @@ class Correlator:
         group.at_ms, group.ended_ms = moment_ms, 0
         if len(group.members) > 1:
             group.owed = True
-            _trim(group, self._settings.posts)
+            trim(group, self._settings.posts)
         self._touched.add(group.id)
         return group
 
@@ -285,7 +235,7 @@ class Correlator:
             for member in group.members.values():
                 if group.id == without or member.alert.entity == step.entity or not self._meets(group, step):
                     continue
-                value = _sameness(member.alert, step)
+                value = sameness(member.alert, step)
                 apart = min(abs(step.onset_ms - member.alert.onset_ms) / max(self._settings.join_s * 1000, 1), 1.0)
                 enough = ALIKE_AT_ONCE + (ALIKE - ALIKE_AT_ONCE) * apart
                 if value >= enough and (best is None or (-value, group.id) < best):
@@ -322,12 +272,12 @@ class Correlator:
         """Make an incident part of another."""
         whole.members |= part.members
         self._home |= dict.fromkeys(part.members, whole.id)
-        whole.severity = _worse(whole.severity, part.severity)
+        whole.severity = worse(whole.severity, part.severity)
         whole.owed = True
         del self._groups[part.id]
         self._gone.add(part.id)
         self._touched.discard(part.id)
-        _trim(whole, self._settings.posts)
+        trim(whole, self._settings.posts)
         self._touched.add(whole.id)
 
     def _meets(self, group: Group, step: Alert) -> bool:
@@ -349,7 +299,7 @@ class Correlator:
         for group in rest:
             self._absorb(whole, group)
         whole.owed = whole.owed or not whole.sequence
-        _trim(whole, self._settings.posts)
+        trim(whole, self._settings.posts)
         self._touched.add(whole.id)
         return [(group, whole) for group in rest]
 
@@ -442,44 +392,7 @@ class Correlator:
             self._home |= dict.fromkeys(group.members, group.id)
 
 
-def is_common(known: int, rising: int, part: float) -> bool:
-    """Whether so many of the entities rise at once that one cause is likelier than many.
-
-    Args:
-        known: Entities with traffic and a baseline.
-        rising: Those of them that show a rise, the one that raised the question among them.
-        part: Least part of them, 0 to 1.
-    """
-    if known < COMMON_LEAST or rising < 2 or rising < part * known:
-        return False
-    # At least so many of the others, were each rising by chance.
-    return float(bdtrc(rising - 2, known - 1, RISING_ANYWAY)) < COMMON_CHANCE
-
-
-def _sameness(left: Alert, right: Alert) -> float:
-    """How far two entities' posts tell the same, -1 to 1."""
-    value = likeness(left.evidence.centroid, right.evidence.centroid)
-    if value is not None:
-        return value
-    shared = {post.document_id for post in left.evidence.posts} & {post.document_id for post in right.evidence.posts}
-    return 1.0 if len(shared) >= SHARED_POSTS else -1.0
-
-
-def _trim(group: Group, posts: int) -> None:
-    """Keep of each member the posts that can be shown: a hundred members are a message's worth of state, not a hundred."""
-    most = max(2, posts // len(group.members) + 1)
-    for member in group.members.values():
-        shown = member.alert.evidence
-        if len(shown.posts) > most:
-            evidence = msgspec.structs.replace(shown, posts=shown.posts[:most])
-            member.alert = msgspec.structs.replace(member.alert, evidence=evidence, description="")
-
-
-def _worse(left: Severity, right: Severity) -> Severity:
-    return max(left, right, key=SEVERITIES.index)
-
-
 _pack = msgspec.msgpack.Encoder(order="sorted").encode
 
 
-__all__ = ["Correlator", "Group", "Member", "Watched", "is_common"]
+__all__ = ["Correlator", "Group", "Watched"]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from monitor.detection import baseline, explain, wording
+from monitor.detection import course, explain, wording
 from monitor.detection.bank import REPOST_WORTH, ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.budget import BudgetUse
 from monitor.detection.cells import Cell, CellStore
@@ -22,6 +21,7 @@ from monitor.detection.erasing import erase_from_cell, erase_from_evidence
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
 from monitor.detection.quantify import Correction, correction, share_interval
 from monitor.detection.settings import DetectionSettings
+from monitor.detection.stored import PROGRESS, STATE_VERSION, Progress, cell_key, incident_key, pack, unpack
 from monitor.detection.topics import TOPIC_SHIFT, TopicBank
 from monitor.records import (
     Alert,
@@ -34,11 +34,6 @@ from monitor.records import (
     StepMessage,
     Watermark,
 )
-
-STATE_VERSION = 1
-
-ONSET_PRIOR = 20.0
-"""Documents that the baseline's expectation is worth beside the last hours, when the onset is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +64,6 @@ class Recent:
 class Stats:
     """What the detector counted."""
 
-    opinions: int = 0
-    late: int = 0
-    duplicates: int = 0
-
-
-class _Progress(msgspec.Struct):
-    """The part of the state that belongs to no entity."""
-
-    version: int = STATE_VERSION
-    sources: dict[str, int] = msgspec.field(default_factory=dict)
-    """By `topic/partition`: how far its event time has come."""
-    idle: dict[str, int] = msgspec.field(default_factory=dict)
-    """Sources that are silent, and how far any source had come when they last said so: ms."""
-    expected: dict[str, int] = msgspec.field(default_factory=dict)
-    """By topic: how many partitions it has."""
-    closed_ms: int = 0
-    """End of the last closed bucket; 0 before the first."""
     opinions: int = 0
     late: int = 0
     duplicates: int = 0
@@ -129,7 +107,7 @@ class Detector:
         self._book = IncidentBook(alerts, self._length_ms)
         self._cells = CellStore()
         self._last: dict[str, Evidence] = {}
-        self._progress = _Progress()
+        self._progress = Progress()
         self._breadth: list[Breadth] = []
         self._farewells: list[Alert] = []
         self._told_ms = 0
@@ -159,7 +137,7 @@ class Detector:
                 continue
             if self._cells.open(message.entity, bucket_ms).add(message):
                 progress.opinions += 1
-                self._touched.add(_cell_key(message.entity, bucket_ms))
+                self._touched.add(cell_key(message.entity, bucket_ms))
             else:
                 progress.duplicates += 1
 
@@ -170,11 +148,11 @@ class Detector:
             voices = len(cell.authors)
             if (found := erase_from_cell(cell, order)) or len(cell.authors) != voices:
                 gone |= found
-                self._touched.add(_cell_key(name, bucket_ms))
+                self._touched.add(cell_key(name, bucket_ms))
         for entity, shown in list(self._last.items()):
             if (left := erase_from_evidence(shown, gone)) is not shown:
                 self._last[entity] = left
-                self._touched.add(_incident_key(entity))
+                self._touched.add(incident_key(entity))
 
     def _take_watermark(self, message: Watermark) -> None:
         progress = self._progress
@@ -259,7 +237,7 @@ class Detector:
         counts: list[list[float]] = []
         for entity, cell in self._cells.at(bucket_ms):
             cell.close()
-            self._touched.add(_cell_key(entity, bucket_ms))
+            self._touched.add(cell_key(entity, bucket_ms))
             for lang, row in sorted(cell.counts.items()):
                 rows.append((entity, lang))
                 total = sum(row[:3])
@@ -275,7 +253,7 @@ class Detector:
         before = {incident.entity for incident in self._book.open}
         steps = self._book.update(bucket_ms, findings, self._reach)
         for entity in before | {incident.entity for incident in self._book.open}:
-            self._touched.add(_incident_key(entity))
+            self._touched.add(incident_key(entity))
         return [self._alert(step) for step in steps]
 
     def _close_topics(self, bucket_ms: int) -> list[Finding]:
@@ -291,23 +269,17 @@ class Detector:
         return self._topics.update(bucket_ms, {entity: cell.by_topic for entity, cell in cells}, worth)
 
     def _dated(self, finding: Finding) -> Finding:
-        """The finding with a sharper onset: a sequential test knows that a share rose long before it knows when."""
         if not finding.active or finding.unit != "share" or finding.entity in {i.entity for i in self._book.open}:
             return finding
-        counted = self._counted(finding.entity, () if finding.lang == ROLLUP else (finding.lang,))
-        usual = _usual_share(counted, finding.onset_ms, finding.expected)
-        onset_ms = explain.change_point([row for row in counted if row[0] >= finding.onset_ms], usual)
-        return replace(finding, onset_ms=onset_ms) if onset_ms is not None else finding
+        return course.dated(finding, self._cells, self._progress.closed_ms)
 
     def _ended_ms(self, incident: Incident) -> int:
-        """When the rise was over: sooner than one could be sure of it, which is when the incident ends."""
         shown = self._last[incident.entity]
         if shown.unit == "topic":
             return incident.ended_ms
-        counted = self._counted(incident.entity, incident.languages)
-        usual = _usual_share(counted, incident.onset_ms, shown.expected if shown.unit == "share" else None)
-        since = [row for row in counted if incident.onset_ms <= row[0] < incident.ended_ms]
-        last_ms = explain.change_point(since[::-1], usual)
+        rows = course.counted(self._cells, incident.entity, incident.languages, self._progress.closed_ms)
+        expected = shown.expected if shown.unit == "share" else None
+        last_ms = course.last_bucket(rows, incident.onset_ms, incident.ended_ms, expected)
         return incident.ended_ms if last_ms is None else last_ms + self._length_ms
 
     def _reach(self, entity: str, since_ms: int) -> int:
@@ -315,14 +287,6 @@ class Detector:
         return sum(
             cell.reach for bucket, cell in self._cells.of(entity, self._progress.closed_ms) if bucket >= since_ms
         )
-
-    def _counted(self, entity: str, languages: Sequence[str]) -> list[tuple[int, float, float]]:
-        """(bucket, documents, negatives) of an entity in these languages, in all without any, in order of time."""
-        counted: list[tuple[int, float, float]] = []
-        for bucket, cell in self._cells.of(entity, self._progress.closed_ms):
-            rows = [cell.counts[lang] for lang in languages or cell.counts if lang in cell.counts]
-            counted.append((bucket, sum(sum(row[:3]) for row in rows), sum(row[0] for row in rows)))
-        return counted
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -397,11 +361,11 @@ class Detector:
         onsets = {incident.entity: incident.onset_ms for incident in self._book.open}
         held = {entity: onset_ms - self._keep_ms for entity, onset_ms in onsets.items()}
         gone, thinned = self._cells.expire(now_ms - self._keep_ms, held)
-        self._gone.update(_cell_key(*key) for key in gone)
-        self._touched.update(_cell_key(*key) for key in thinned)
+        self._gone.update(cell_key(*key) for key in gone)
+        self._touched.update(cell_key(*key) for key in thinned)
         for entity in self._book.forget(now_ms):
             self._last.pop(entity, None)
-            self._gone.add(_incident_key(entity))
+            self._gone.add(incident_key(entity))
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -420,11 +384,11 @@ class Detector:
             kind, entity, *bucket = key.decode().split("|")
             if kind == "cell":
                 cell = self._cells.get(entity, int(bucket[0]))
-                changes[key] = _pack(cell) if cell is not None else None
+                changes[key] = pack(cell) if cell is not None else None
             else:
                 incident = self._book.incidents.get(entity)
-                changes[key] = _pack((incident, self._last.get(entity))) if incident is not None else None
-        changes[b"progress"] = _pack(self._progress)
+                changes[key] = pack((incident, self._last.get(entity))) if incident is not None else None
+        changes[PROGRESS] = pack(self._progress)
         self._touched.clear()
         self._gone.clear()
         return sorted(changes.items())
@@ -436,15 +400,15 @@ class Detector:
             for key, value in state.items():
                 kind, *rest = key.decode().split("|")
                 if kind == "progress":
-                    self._progress = _unpack(value, _Progress)
+                    self._progress = unpack(value, Progress)
                 elif kind == "series":
                     series[rest[0], rest[1]] = value
                 elif kind == "topic":
                     topics[rest[0], rest[1]] = value
                 elif kind == "cell" and rest[0] in self._entities:
-                    self._cells.put(rest[0], int(rest[1]), _unpack(value, Cell))
+                    self._cells.put(rest[0], int(rest[1]), unpack(value, Cell))
                 elif kind == "incident" and rest[0] in self._entities:
-                    incident, last = _unpack(value, tuple[Incident, Evidence | None])
+                    incident, last = unpack(value, tuple[Incident, Evidence | None])
                     self._book.incidents[rest[0]] = incident
                     if last is not None:
                         self._last[rest[0]] = last
@@ -467,9 +431,9 @@ class Detector:
             if step is not None:
                 self._farewells.append(self._alert(step))
             self._last.pop(entity, None)
-            self._gone.update(_cell_key(entity, bucket_ms) for bucket_ms in self._cells.drop(entity))
+            self._gone.update(cell_key(entity, bucket_ms) for bucket_ms in self._cells.drop(entity))
             if self._book.incidents.pop(entity, None) is not None:
-                self._gone.add(_incident_key(entity))
+                self._gone.add(incident_key(entity))
         self._entities = dict(entities)
         for name, lang in self._bank.set_entities(list(entities)):
             self._gone.add(f"series|{name}|{lang}".encode())
@@ -536,71 +500,10 @@ class Detector:
         return found
 
 
-def read_cell(key: bytes, value: bytes) -> tuple[str, int, dict[str, tuple[int, float]]] | None:
-    """What a row of state says of one entity's bucket: (entity, bucket, counts); None for other rows.
-
-    The counts are (documents, negatives) by language, and `*` for all.
-
-    Raises:
-        msgspec.DecodeError: the row is damaged.
-    """
-    kind, *rest = key.decode().split("|")
-    if kind != "cell":
-        return None
-    cell: Cell = _unpack(value, Cell)
-    counts = {lang: (round(sum(row[:3])), float(row[0])) for lang, row in cell.counts.items()}
-    counts[ROLLUP] = (sum(n for n, _ in counts.values()), sum(negatives for _, negatives in counts.values()))
-    return rest[0], int(rest[1]), counts
-
-
-def read_progress(key: bytes, value: bytes) -> int | None:
-    """The end of the last closed bucket that a row of state tells of; None for other rows.
-
-    Raises:
-        msgspec.DecodeError: the row is damaged.
-    """
-    return int(_unpack(value, _Progress).closed_ms) if key == b"progress" else None
-
-
-def read_series(key: bytes) -> tuple[str, str] | None:
-    """The series (entity, language) whose row of state has this key; None for other rows."""
-    kind, *rest = key.decode().split("|")
-    return (rest[0], rest[1]) if kind == "series" else None
-
-
-def _usual_share(counted: Sequence[tuple[int, float, float]], onset_ms: int, expected: float | None) -> float:
-    """The share before an onset, as it was counted and not as it was corrected: the counts since are not corrected either.
-
-    Args:
-        counted: (bucket, documents, negatives) of the last hours.
-        onset_ms: What is earlier counts.
-        expected: The baseline's word, worth `ONSET_PRIOR` documents; None where it is not about a share.
-    """
-    earlier = [row for row in counted if row[0] < onset_ms]
-    documents, negatives = sum(row[1] for row in earlier), sum(row[2] for row in earlier)
-    prior = baseline.POPULATION_SHARE if expected is None else expected
-    return (negatives + ONSET_PRIOR * prior) / (documents + ONSET_PRIOR)
-
-
 def _by_share(languages: Iterable[str], shown: Evidence) -> list[str]:
     """The language with the largest part in the rise first."""
     part = {share.name: share.share for share in shown.languages}
     return sorted(languages, key=lambda lang: (-part.get(lang, 0.0), lang))
-
-
-def _cell_key(entity: str, bucket_ms: int) -> bytes:
-    return f"cell|{entity}|{bucket_ms}".encode()
-
-
-def _incident_key(entity: str) -> bytes:
-    return f"incident|{entity}".encode()
-
-
-_pack = msgspec.msgpack.Encoder(order="sorted").encode
-
-
-def _unpack(data: bytes, kind: Any) -> Any:
-    return msgspec.msgpack.decode(data, type=kind)
 
 
 __all__ = [
@@ -610,7 +513,4 @@ __all__ = [
     "Finding",
     "StateError",
     "Stats",
-    "read_cell",
-    "read_progress",
-    "read_series",
 ]

@@ -11,9 +11,9 @@ import structlog
 
 from monitor.detection.bank import ROLLUP, SeriesBank
 from monitor.detection.counts import StateError
-from monitor.detection.detector import read_cell, read_progress, read_series
 from monitor.detection.quantify import Correction, correction
 from monitor.detection.settings import DetectionSettings
+from monitor.detection.stored import read_cell, read_progress, read_series
 from monitor.http.rings import Ring, Table
 from monitor.records import Action, Alert, Pulse
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.detection.correlate import Correlator, Watched, is_common
+from monitor.detection.correlate import Correlator, Watched
+from monitor.detection.groups import is_common
 from monitor.detection.incidents import AlertSettings
 from monitor.records import Alert, Breadth, Closed, EntityStep, Evidence, Post, Share, encode
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.detection.detector import Detector, EntityInfo, StateError, read_cell
+from monitor.detection.detector import Detector, EntityInfo, StateError
 from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
+from monitor.detection.stored import read_cell
 from monitor.records import Alert, Closed, EntityStep, Opinion, Watermark, cloud_event, encode
 
 MINUTE_MS = 60_000

@@ -166,6 +166,12 @@ def test_rules_and_dashboards_travel_with_the_chart() -> None:
     rules = one(rendered("full"), "PrometheusRule")["spec"]["groups"]
     files = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))
     assert rules == [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    own = helm(
+        "template", "bw", str(CHART), "--values", str(CHART / "ci" / "full-values.yaml"),
+        "--set", "prometheusRule.runbook=https://wiki.example/runbook",
+    )  # fmt: skip
+    links = {line.partition(": ")[2].partition("#")[0] for line in own.stdout.splitlines() if "runbook_url:" in line}
+    assert links == {"https://wiki.example/runbook"}
     for name in ("operations", "opinion"):
         shown = one(rendered("full"), "ConfigMap", f"-{name}")["data"][f"{name}.json"]
         assert shown.strip() == (ROOT / "deploy" / "grafana" / "dashboards" / f"{name}.json").read_text().strip()

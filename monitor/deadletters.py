@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import AsyncIterator, Sequence, Set
 from types import TracebackType
 from typing import Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from monitor.broker import client
@@ -41,6 +43,9 @@ async def replay_deadletters(
     Returns:
         Letters by what was done: `sent <reason>`, `cut <reason>` (the value was shortened), `no sink <name>` (it is not in the
         configuration), `left`; what no role would take again is in none.
+
+    Raises:
+        BabelwatchError: no Kafka or no such sink is named, or the broker refuses; what was sent may then be sent again.
     """
     if config.kafka.embedded:
         raise BabelwatchError("no Kafka is named", where="kafka.bootstrap_servers")
@@ -60,42 +65,47 @@ async def replay_deadletters(
     await client.patiently("connecting", writer.start)
     try:
         async with _Progress(config.kafka, partitions) as progress:
-            reader.assign(partitions)
-            await reader.seek_to_beginning()
-            ends = await reader.end_offsets(partitions)
-            while any([await reader.position(p) < ends[p] for p in partitions]):
-                for batch in (await reader.getmany(timeout_ms=500, max_records=500)).values():
-                    for record in batch:
-                        letter = _letter(record)
-                        if letter is None or not _wanted(letter):
-                            continue
-                        kind = (letter.role, letter.reason, *([letter.sink] if letter.sink else []))
-                        if await progress.passed(kind, record):
-                            continue
-                        what = _what(letter, reasons, sinks, known)
-                        done[what] += 1
-                        if what.startswith("sent ") and not dry_run:
-                            topic = config.topics.alerts if letter.sink else config.topics.documents
-                            await writer.send(topic, _value(letter), key=record.key, headers=_headers(letter, record))
-                            progress.note(kind, record)
-            await writer.flush()
+            sending = []
+            async for record, letter in _letters(reader, partitions):
+                kind = (letter.role, letter.reason, *([letter.sink] if letter.sink else []))
+                if await progress.passed(kind, record):
+                    continue
+                what = _what(letter, reasons, sinks, known)
+                done[what] += 1
+                if what.startswith("sent ") and not dry_run:
+                    topic = config.topics.alerts if letter.sink else config.topics.documents
+                    sent = await writer.send(topic, _value(letter), key=record.key, headers=_headers(letter, record))
+                    sending.append(sent)
+                    progress.note(kind, record)
+            # Remembered only once all of it was taken.
+            await asyncio.gather(*sending)
             await progress.commit()
+    except KafkaError as error:
+        raise BabelwatchError(
+            f"the broker refused: {client.explain(error)}", hint="nothing of this run is remembered"
+        ) from error
     finally:
-        await writer.stop()
-        await reader.stop()
+        await client.stop(writer)
+        await client.stop(reader)
     return done
 
 
-def _letter(record: ConsumerRecord[bytes, bytes]) -> DeadLetter | None:
-    try:
-        return decode_deadletter(record.value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def _wanted(letter: DeadLetter) -> bool:
-    """Whether there is a role that may take it again."""
-    return letter.role == "classify" or bool(letter.sink)
+async def _letters(
+    reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+) -> AsyncIterator[tuple[ConsumerRecord[bytes, bytes], DeadLetter]]:
+    """Every letter that is there now and that some role may take again."""
+    reader.assign(partitions)
+    await reader.seek_to_beginning()
+    ends = await reader.end_offsets(partitions)
+    while any([await reader.position(p) < ends[p] for p in partitions]):
+        for batch in (await reader.getmany(timeout_ms=500, max_records=500)).values():
+            for record in batch:
+                try:
+                    letter = decode_deadletter(record.value or b"")
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue
+                if letter.role == "classify" or letter.sink:
+                    yield record, letter
 
 
 def _what(letter: DeadLetter, reasons: Set[str], sinks: Set[str], known: Set[str]) -> str:

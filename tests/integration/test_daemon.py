@@ -233,7 +233,7 @@ async def test_dead_letters_can_be_sent_back_once(
     finally:
         daemon.kill()
     sent_back = [record for record in await records(settings, names.documents, committed=True) if record.headers]
-    assert [record.value for record in sent_back] == [b'{"id": "w", "text": 17}', b"not json"]
+    assert sorted(record.value for record in sent_back) == [b"not json", b'{"id": "w", "text": 17}']
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path, names: TopicSettings, bundle: Path) -> None:

@@ -25,9 +25,10 @@ MIN_EVIDENCE = float(np.log(100.0))
 """A climb below this is no alarm whatever the budget: a budget of many alarms a day is no reason to raise them."""
 END_EVIDENCE = 3.0
 """An alarm ends when its being over is this many nats likelier than its going on (20 to 1)."""
-CALM_EVIDENCE = 0.5
+CALM_EVIDENCE, EBB_EVIDENCE = 0.5, 1.0
 """And of this many, where what else is known of the entity says that it is over: its languages together are back, or the burst
-of negatives that came with the alarm is. A language of three posts an hour takes half a day to say so alone."""
+of negatives that came with the alarm is. A language of three posts an hour takes half a day to say so alone. More is asked after a
+burst, which may end before the mood is better: with half a nat one in twelve simulated alarms ended too soon, with this one in 25."""
 FEW_AN_HOUR = 20.0
 """Only for series of fewer documents an hour: larger ones say soon enough themselves, and a language whose mood stays a little worse
 than its entity's would be let go and found out again, over and over."""
@@ -129,7 +130,7 @@ def end_alarms(
     """Find the alarms that end with this bucket: bool [n, signals]; changes `rows`.
 
     An alarm ends when its signal is back, when nothing is said any more, or when it has lasted so long that it is the
-    new normal: the baseline then takes over what the alarm showed. Less is asked of it (`CALM_EVIDENCE`) once its entity's
+    new normal: the baseline then takes over what the alarm showed. Less is asked of it (`_enough`) once its entity's
     share over all languages is back, or its burst of negatives over. The alarm itself is left set, to be described.
 
     Args:
@@ -153,18 +154,17 @@ def end_alarms(
         rows["descent"][before[:, signal] & (seen.documents == 0), signal] += silence
     expired = before & (clock.bucket_ms - rows["raised"] >= settings.freeze_days * DAY_MS)
     chosen = np.flatnonzero(before.any(1))
-    calm = np.zeros_like(before)
-    calm[chosen] = _calm(rows, parents, chosen, clock, volume, share, seen)
-    enough = np.where(calm, CALM_EVIDENCE, END_EVIDENCE)
+    enough = np.full(before.shape, END_EVIDENCE)
+    enough[chosen] = _enough(rows, parents, chosen, clock, volume, share, seen)
     ended = before & ((rows["descent"] >= enough) | expired)
     _adopt(rows, np.flatnonzero(expired.any(1)), clock)
     return ended
 
 
-def _calm(
+def _enough(
     rows: Rows, parents: Rows, chosen: Ints, clock: Clock, volume: Volume, share: Share, seen: Seen
-) -> Bools:  # fmt: skip
-    """Whether other things say of the chosen rows' alarms that they are over: bool [chosen, signals]; changes `rows`."""
+) -> Floats:  # fmt: skip
+    """Evidence at which the chosen rows' alarms are over, given what else is known: float64 [chosen, signals]; changes `rows`."""
     some, entity = rows[chosen], parents[chosen]
     here, signals = np.ogrid[: len(chosen), : len(SIGNALS)]
     alarm = some["alarm"] > 0
@@ -184,8 +184,9 @@ def _calm(
     step = step + clock.gap[chosen] * evidence.volume_ratio(0 * one, quiet, dispersion, one)[:, SUBSIDED]
     ebb = np.where(burst | (some["ebb"] >= 0), np.clip(np.maximum(some["ebb"], 0.0) - step, 0.0, 1e6), NO_BURST)
     rows["ebb"][chosen] = ebb
-    calm: Bools = pooled | (ebb >= END_EVIDENCE)[:, None]
-    return calm
+    after_burst = np.where(ebb >= END_EVIDENCE, EBB_EVIDENCE, END_EVIDENCE)[:, None]
+    enough: Floats = np.where(pooled, CALM_EVIDENCE, after_burst)
+    return enough
 
 
 def _adopt(rows: Rows, which: Ints, clock: Clock) -> None:

@@ -155,7 +155,7 @@ def _opinions(item: Prepared, said: Classification, now_ms: int) -> list[Opinion
             source=document.source, author=document.author, url=document.url, reach=document.reach,
             fingerprint=verdict.fingerprint, repost_of=verdict.of if verdict.kind is Kind.REPOST else "",
             embedding=base64.b64encode(said.embedding or b"").decode(), bundle=said.bundle, origin=document.origin,
-            clock_ms=now_ms,
+            clock_ms=now_ms, weight=document.weight,
         )
         for entity in item.entities
     ]  # fmt: skip

@@ -185,6 +185,7 @@ def data_folder() -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute of processor time, which a busy machine may stretch
 def test_on_real_series_it_is_ahead_of_every_published_detector():
     folder, judged = data_folder(), []
     for file in sorted(folder.glob("*.csv")):

@@ -193,6 +193,8 @@ AlertState = Literal["firing", "escalated", "resolved"]
 IncidentKind = Literal["entity", "story", "common"]
 """One entity; several entities with the same story; many entities at once, which points to a source or the classifier."""
 Severity = Literal["info", "warning", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
+"""From the mildest to the worst."""
 
 
 class Alert(Record, frozen=True):

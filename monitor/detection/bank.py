@@ -391,9 +391,7 @@ class SeriesBank:
         baseline.learn_share(rows, clock, share, seen, frozen, suspect, self._half_life_ms)
         rows["at"] = np.maximum(rows["at"], clock.bucket_ms)
 
-    def _close(
-        self, bucket_ms: int, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools
-    ) -> None:  # fmt: skip
+    def _close(self, bucket_ms: int, slots: Ints, rows: Rows, before: Bools, raised: Bools, ended: Bools) -> None:
         if before.any() or raised.any():
             evidence.clear(rows, ended)
             rows["raised"][ended] = bucket_ms

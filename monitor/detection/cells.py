@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nsmallest
 
 import msgspec
@@ -64,6 +64,11 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def squares(row: Sequence[float]) -> float:
+    """The sum of the squared weights behind a row of `Cell.counts`; where all weights are 1, their number."""
+    return row[4] if len(row) > 4 else sum(row[:3])
+
+
 class Cell(msgspec.Struct):
     """One entity in one bucket."""
 
@@ -98,7 +103,7 @@ class Cell(msgspec.Struct):
         weight = int(opinion.weight) if opinion.weight.is_integer() else opinion.weight
         row = self.counts.setdefault(opinion.lang, [0, 0, 0, 0])
         if weight != 1 and len(row) == 4:
-            row.append(sum(row[:3]))
+            row.append(squares(row))
         if len(row) > 4:
             row[4] += weight * weight
         row[sentiment] += weight

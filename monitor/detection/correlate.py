@@ -14,9 +14,9 @@ import msgspec
 
 from monitor.detection import merging, wording
 from monitor.detection.erasing import erase_from_alert
-from monitor.detection.groups import Group, Member, is_common, sameness, trim, worse
-from monitor.detection.incidents import SEVERITIES, AlertSettings, alert_id
-from monitor.records import Alert, AlertState, Closed, EntityStep, Erasure, StepMessage
+from monitor.detection.groups import Group, Member, is_common, sameness, trim
+from monitor.detection.incidents import AlertSettings, alert_id, worst
+from monitor.records import SEVERITIES, Alert, AlertState, Closed, EntityStep, Erasure, StepMessage
 
 STATE_VERSION = 1
 PREFIX = "correlate"
@@ -272,7 +272,7 @@ class Correlator:
         """Make an incident part of another."""
         whole.members |= part.members
         self._home |= dict.fromkeys(part.members, whole.id)
-        whole.severity = worse(whole.severity, part.severity)
+        whole.severity = worst(whole.severity, part.severity)
         whole.owed = True
         del self._groups[part.id]
         self._gone.add(part.id)
@@ -299,7 +299,6 @@ class Correlator:
         for group in rest:
             self._absorb(whole, group)
         whole.owed = whole.owed or not whole.sequence
-        trim(whole, self._settings.posts)
         self._touched.add(whole.id)
         return [(group, whole) for group in rest]
 
@@ -330,7 +329,7 @@ class Correlator:
 
     def _is_news(self, group: Group) -> bool:
         members = list(group.members.values())
-        severity = max((member.alert.severity for member in members), key=SEVERITIES.index)
+        severity = worst(*(member.alert.severity for member in members))
         if SEVERITIES.index(severity) > SEVERITIES.index(group.severity):
             return True
         if group.kind == "common":
@@ -341,7 +340,7 @@ class Correlator:
     def _compose(self, group: Group, state: AlertState, moment_ms: int) -> Alert:
         members = [member.alert for member in group.members.values()]
         alert = merging.merged(members, kind=group.kind, posts=self._settings.posts if state != "resolved" else 0)
-        group.severity = max((group.severity, *(member.severity for member in members)), key=SEVERITIES.index)
+        group.severity = worst(group.severity, *(member.severity for member in members))
         group.languages = sorted({*group.languages, *alert.languages})
         group.owed, group.told_ms, group.told_members = False, moment_ms, len(members)
         # Not by place: a state that was read back has its members in another order.

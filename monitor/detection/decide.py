@@ -161,9 +161,7 @@ def end_alarms(
     return ended
 
 
-def _enough(
-    rows: Rows, parents: Rows, chosen: Ints, clock: Clock, volume: Volume, share: Share, seen: Seen
-) -> Floats:  # fmt: skip
+def _enough(rows: Rows, parents: Rows, chosen: Ints, clock: Clock, volume: Volume, share: Share, seen: Seen) -> Floats:
     """Evidence at which the chosen rows' alarms are over, given what else is known: float64 [chosen, signals]; changes `rows`."""
     some, entity = rows[chosen], parents[chosen]
     here, signals = np.ogrid[: len(chosen), : len(SIGNALS)]

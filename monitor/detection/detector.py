@@ -16,7 +16,7 @@ import numpy.typing as npt
 from monitor.detection import course, explain, wording
 from monitor.detection.bank import REPOST_WORTH, ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.budget import BudgetUse
-from monitor.detection.cells import Cell, CellStore
+from monitor.detection.cells import Cell, CellStore, squares
 from monitor.detection.erasing import erase_from_cell, erase_from_evidence
 from monitor.detection.incidents import AlertSettings, Incident, IncidentBook, Step, alert_id
 from monitor.detection.quantify import Correction, correction, share_interval
@@ -240,8 +240,7 @@ class Detector:
             self._touched.add(cell_key(entity, bucket_ms))
             for lang, row in sorted(cell.counts.items()):
                 rows.append((entity, lang))
-                total = sum(row[:3])
-                counts.append([*row[:4], total**2 / row[4] if len(row) > 4 else total])
+                counts.append([*row[:4], sum(row[:3]) ** 2 / squares(row)])
         table = np.array(counts, np.float64).reshape(-1, 5)
         findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3], table[:, 4])
         findings += self._close_topics(bucket_ms)
@@ -263,9 +262,10 @@ class Detector:
         worth = {}
         for entity, cell in cells:
             rows = cell.counts.values()
-            squares = sum(row[4] if len(row) > 4 else sum(row[:3]) for row in rows)
             reposts = sum(row[3] for row in rows) / max(cell.documents, 1e-9)
-            worth[entity] = cell.documents**2 / max(squares, 1e-9) * (1 - (1 - REPOST_WORTH) * min(reposts, 1.0))
+            worth[entity] = (
+                cell.documents**2 / max(sum(map(squares, rows)), 1e-9) * (1 - (1 - REPOST_WORTH) * min(reposts, 1.0))
+            )
         return self._topics.update(bucket_ms, {entity: cell.by_topic for entity, cell in cells}, worth)
 
     def _dated(self, finding: Finding) -> Finding:
@@ -448,9 +448,9 @@ class Detector:
     def budget_use(self) -> BudgetUse:
         """What the false-alarm budget allowed this partition, and the alarms it raised, since the detector was made."""
         used = self._bank.budget_use()
-        topics = self._topics.budget_use() if self._topics is not None else None
-        if topics is None:
+        if self._topics is None:
             return used
+        topics = self._topics.budget_use()
         return replace(used, raised=used.raised + topics.raised, allowed=used.allowed + topics.allowed)
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 from scipy.special import bdtrc
 
-from monitor.detection.incidents import SEVERITIES
 from monitor.detection.stories import likeness
 from monitor.records import Alert, IncidentKind, Severity
 
@@ -91,8 +90,3 @@ def trim(group: Group, posts: int) -> None:
         if len(shown.posts) > most:
             evidence = msgspec.structs.replace(shown, posts=shown.posts[:most])
             member.alert = msgspec.structs.replace(member.alert, evidence=evidence, description="")
-
-
-def worse(left: Severity, right: Severity) -> Severity:
-    """The worse of two severities."""
-    return max(left, right, key=SEVERITIES.index)

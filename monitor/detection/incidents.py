@@ -13,12 +13,11 @@ from pydantic import Field
 
 from monitor.detection.bank import ROLLUP, Finding
 from monitor.detection.findings import HOUR_MS
-from monitor.records import UNDETERMINED, Severity
+from monitor.records import SEVERITIES, UNDETERMINED, Severity
 from monitor.settings import Settings
 
 NO_BAD_NEWS = ("volume", "topic_shift")
 """Signals that are information by themselves."""
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 
 
 class AlertSettings(Settings):
@@ -173,16 +172,16 @@ class IncidentBook:
         severity = self._severity(active, now_ms, reach(entity, incident.onset_ms))
         languages = _languages(active)
         if incident.state == "pending":
-            incident.severity = _worse(incident.severity, severity)
+            incident.severity = worst(incident.severity, severity)
             incident.languages = _union(incident.languages, languages)
             if now_ms - incident.since_ms - self._bucket_ms < self._settings.confirm_s * 1000:
                 return None
             incident.state = "firing"
             return self._tell(incident, "firing", now_ms, main)
-        worse = _worse(incident.severity, severity) != incident.severity
+        worse = worst(incident.severity, severity) != incident.severity
         joined = set(languages) - set(incident.languages)
         if (worse or joined) and now_ms - incident.told_ms >= self._settings.update_s * 1000:
-            incident.severity = _worse(incident.severity, severity)
+            incident.severity = worst(incident.severity, severity)
             incident.languages = _union(incident.languages, languages)
             return self._tell(incident, "escalated", now_ms, main)
         return None
@@ -285,5 +284,6 @@ def _union(left: Iterable[str], right: Iterable[str]) -> list[str]:
     return sorted({*left, *right})
 
 
-def _worse(left: Severity, right: Severity) -> Severity:
-    return max(left, right, key=SEVERITIES.index)
+def worst(*severities: Severity) -> Severity:
+    """The worst of these."""
+    return max(severities, key=SEVERITIES.index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import get_args
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from monitor.http.views import (
     Status,
     Step,
 )
-from monitor.records import Alert, Severity
+from monitor.records import SEVERITIES, Alert
 
 SPARKS = 60
 """Steps of a spark line: what can be told apart at 400 px."""
@@ -43,8 +42,6 @@ SILENT_S = 20.0
 
 SETTLED_MS = 30_000
 """A change of the watchlist is everywhere within a second, and is told with the next pulse."""
-
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 LAG_RECORDS, FAILING_S = 10_000, 60.0
 """From here on a person should look."""

@@ -111,8 +111,9 @@ class ClassifyProcessor:
         oldest = max(0, position - WINDOW_RECORDS)
         async for records in read_range(self._kafka, self._partition, start=oldest, end=position, read_committed=True):
             batch = await asyncio.to_thread(self._prepare_again, [_raw(record) for record in records])
-            for published_ms in [] if start.memo else batch.times_ms:
-                self._clock.observe(published_ms)
+            if not start.memo:
+                for published_ms in batch.times_ms:
+                    self._clock.observe(published_ms)
         log.info(
             "window.restored", partition=self._partition.partition, position=position,
             seconds=round(time.monotonic() - begun, 3),
@@ -138,25 +139,33 @@ class ClassifyProcessor:
         if careful:
             refused, records = await self._take_out_deadly(records)
         batch = await asyncio.to_thread(self._preparer.prepare, [_raw(r) for r in records], self._duplicates)
-        asked = {_text(item.document): item.document for item in batch.prepared}
-        answers = {text: self._said[text] for text in asked if text in self._said}
-        asked = {text: document for text, document in asked.items() if text not in answers}
-        if careful and self._alone:
-            for text, document in asked.items():
-                future = await self._classifier.submit([document.text], [document.lang])
-                answers[text] = _Promise(future, 0)
-                await asyncio.wait([future])
-        else:
-            future = await self._classifier.submit([d.text for d in asked.values()], [d.lang for d in asked.values()])
-            answers |= {text: _Promise(future, place) for place, text in enumerate(asked)}
+        texts = [_text(item.document) for item in batch.prepared]
+        documents = {text: item.document for text, item in zip(texts, batch.prepared, strict=True)}
+        answers = {text: self._said[text] for text in documents if text in self._said}
+        new = {text: document for text, document in documents.items() if text not in answers}
+        answers |= await self._ask(new, alone=careful and self._alone)
         for text, answer in answers.items():
             self._remember(text, answer)
+        wanted = [(text, answers[text]) for text in texts]
         by_offset = {record.offset: record for record in records}
         unread = {item.raw.origin.offset for item in batch.refused}
         read = [offset for offset in by_offset if offset not in unread]
         clocks = {o: self._clock.observe(t) or 0 for o, t in zip(read, batch.times_ms, strict=True)}
         self._idle = False
-        return self._outputs(batch, answers, self._clock.time_ms, by_offset, clocks, refused)
+        return self._outputs(batch, wanted, self._clock.time_ms, by_offset, clocks, refused)
+
+    async def _ask(self, new: dict[bytes, Document], *, alone: bool) -> dict[bytes, _Promise]:
+        """Hand texts to the model: all at once, or one after another where some are deadly together."""
+        if not alone:
+            asked = list(new.values())
+            future = await self._classifier.submit([d.text for d in asked], [d.lang for d in asked])
+            return {text: _Promise(future, place) for place, text in enumerate(new)}
+        promises = {}
+        for text, document in new.items():
+            future = await self._classifier.submit([document.text], [document.lang])
+            promises[text] = _Promise(future, 0)
+            await asyncio.wait([future])
+        return promises
 
     async def _take_out_deadly(
         self, records: Sequence[ConsumerRecord[bytes, bytes]]
@@ -200,7 +209,7 @@ class ClassifyProcessor:
     async def _outputs(
         self,
         batch: Batch,
-        answers: dict[bytes, _Promise | Outcome],
+        answers: list[tuple[bytes, _Promise | Outcome]],
         time_ms: int | None,
         records: dict[int, ConsumerRecord[bytes, bytes]],
         clocks: dict[int, int],
@@ -209,9 +218,8 @@ class ClassifyProcessor:
         for refused in batch.refused:
             record = records[refused.raw.origin.offset]
             outputs.append(self._refuse(str(refused.rejected.reason), refused.rejected.detail, record))
-        for item in batch.prepared:
-            text = _text(item.document)
-            outcome = await self._settle(text, answers[text])
+        for item, (text, answer) in zip(batch.prepared, answers, strict=True):
+            outcome = await self._settle(text, answer)
             record = records[item.document.origin.offset]
             if isinstance(outcome, Failure):
                 outputs.append(self._refuse(f"model_{outcome.reason}", outcome.detail, record))

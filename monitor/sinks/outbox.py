@@ -15,13 +15,11 @@ from typing import Literal
 import msgspec
 
 from monitor.detection.erasing import erase_from_alert
-from monitor.records import Alert, AlertState, Evidence, Record, Severity
+from monitor.records import SEVERITIES, Alert, AlertState, Evidence, Record, Severity
 from monitor.sinks.actions import Actions
 from monitor.sinks.base import Digest, digest_key, routes
 from monitor.sinks.hours import Calendar
 from monitor.sinks.settings import BaseSinkSettings, TextSinkSettings
-
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 
 CLOSED_KEPT_MS = 7 * 86_400_000
 """So long after its end an alert of an incident is known for a repeat: as long as Kafka keeps records by default."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from monitor.config import load_config
 from monitor.watchlist import load_watchlist
 from tests.conftest import ROOT
 from tests.support.daemon import tool
+from tests.support.scripts import script
 
 CHART = ROOT / "deploy" / "helm" / "babelwatch"
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
@@ -84,10 +84,7 @@ def test_the_plain_manifests_are_what_the_api_takes() -> None:
 
 
 def test_the_plain_manifests_are_the_chart_s() -> None:
-    sys.path.insert(0, str(KUSTOMIZE))
-    import render  # type: ignore[import-not-found]
-
-    for path, content in render.manifests(tool("helm")).items():
+    for path, content in script("deploy/kustomize", "render").manifests(tool("helm")).items():
         assert (KUSTOMIZE / path).read_text() == content, f"run `make docs`: deploy/kustomize/{path}"
 
 

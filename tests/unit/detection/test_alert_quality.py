@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import importlib
 import random
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
 from monitor.records import Alert, Opinion, Watermark
 from monitor.watchlist import load_watchlist
+from tests.support.scripts import script
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BUCKET_S = 300
@@ -31,11 +30,7 @@ MOODS = ("negative", "neutral", "positive")
 
 @pytest.fixture(scope="module")
 def day() -> tuple[Any, list[Alert]]:
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        stream = importlib.import_module("generate_stream").generate(7)
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    stream = script("examples", "generate_stream").generate(7)
     rng = random.Random(1)
     buckets: defaultdict[int, list[Opinion | Watermark]] = defaultdict(list)
     for post in stream.posts:

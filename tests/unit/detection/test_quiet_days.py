@@ -5,26 +5,19 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.detection import budget, decide
+from tests.support.scripts import script
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 DAYS, ENTITIES, BUCKET_S = 14, 6, 3600
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module("false_alarms")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return script("benchmarks", "false_alarms")
 
 
 @pytest.mark.parametrize("per_day", [0.3, 3.0])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ import pytest
 
 from monitor.documents.entities import Matcher
 from monitor.watchlist import load_watchlist
+from tests.support.scripts import script
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 HOUR_MS = 3_600_000
@@ -22,11 +21,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        return importlib.import_module("generate_stream")
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    return script("examples", "generate_stream")
 
 
 @pytest.fixture(scope="module")

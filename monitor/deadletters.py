@@ -16,6 +16,7 @@ from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from monitor.broker import client
 from monitor.broker.deadletter import FOR_SINK, REPLAYED
+from monitor.broker.reading import is_behind
 from monitor.broker.settings import KafkaSettings
 from monitor.config import Config
 from monitor.errors import BabelwatchError
@@ -97,7 +98,7 @@ async def _letters(
     reader.assign(partitions)
     await reader.seek_to_beginning()
     ends = await reader.end_offsets(partitions)
-    while any([await reader.position(p) < ends[p] for p in partitions]):
+    while await is_behind(reader, ends):
         for batch in (await reader.getmany(timeout_ms=500, max_records=500)).values():
             for record in batch:
                 try:

@@ -317,8 +317,22 @@ def hush_orphans(loop: asyncio.AbstractEventLoop) -> None:
 STOP_TIMEOUT_S = 5.0
 
 
+_stopping: set[asyncio.Task[None]] = set()
+
+
 async def stop(client: Any) -> None:
-    """Stop a client, whatever state it and its broker are in: it has nothing left to save, and would wait for both."""
+    """Stop a client, whatever state it and its broker are in: it has nothing left to save, and would wait for both.
+
+    In a task of its own, which goes on when the caller is cancelled: aiokafka's clients keep for themselves a cancellation
+    that reaches them while they close, and a caller who was cancelled would live on.
+    """
+    task = asyncio.create_task(_stop(client))
+    _stopping.add(task)
+    task.add_done_callback(_stopping.discard)
+    await asyncio.shield(task)
+
+
+async def _stop(client: Any) -> None:
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await client.stop()

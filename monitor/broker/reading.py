@@ -1,12 +1,13 @@
-"""Reading a stretch of one partition outside any group: state at a restart, the window of repeats."""
+"""Reading a stretch of one partition outside any group, and where partitions end: state at a restart, the window of repeats."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
@@ -40,14 +41,13 @@ async def read_range(
     Raises:
         KafkaError, TimeoutError: the broker stopped answering.
     """
-    stop = await end_of(settings, partition, read_committed=False) if end is None else end
     reader = client.consumer(settings, group=None, read_committed=read_committed)
     try:
         await client.begin(reader, settings)
         reader.assign([partition])
         oldest = (await reader.beginning_offsets([partition]))[partition]
-        if end is not None:
-            stop = min(end, (await reader.end_offsets([partition]))[partition])
+        written = await _end(reader, partition, read_committed=False)
+        stop = written if end is None else min(end, written)
         reader.seek(partition, max(oldest, start or 0))
         moved_at = told_at = time.monotonic()
         begun = await reader.position(partition)
@@ -78,7 +78,31 @@ async def end_of(settings: KafkaSettings, partition: TopicPartition, *, read_com
     reader = client.consumer(settings, group=None, read_committed=read_committed)
     try:
         await client.begin(reader, settings)
-        async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-            return int((await reader.end_offsets([partition]))[partition])
+        reader.assign([partition])
+        return await _end(reader, partition, read_committed=read_committed)
     finally:
         await client.stop(reader)
+
+
+async def _end(reader: AIOKafkaConsumer, partition: TopicPartition, *, read_committed: bool) -> int:
+    """As `end_of`; moves the reader's position.
+
+    Asked for its latest offset, the embedded broker tells where its last batch begins, and one more. What it says beside
+    the records of a fetch is right, so the last one is fetched.
+    """
+    async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+        end = int((await reader.end_offsets([partition]))[partition])
+        reader.seek(partition, max(0, end - 1))
+        told = None
+        while told is None:
+            await reader.getmany(partition, timeout_ms=100, max_records=1)
+            told = reader.last_stable_offset(partition) if read_committed else reader.highwater(partition)
+        return max(end, int(told))
+
+
+async def is_behind(reader: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    """Whether a reader of whole partitions has some left to read: up to `ends`, as its broker told them, and up to what
+    the last fetch told (see `_end`)."""
+    return any(
+        [await reader.position(place) < max(end, reader.last_stable_offset(place) or 0) for place, end in ends.items()]
+    )

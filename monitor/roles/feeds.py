@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
-from monitor.broker.reading import read_range
+from monitor.broker.reading import is_behind, read_range
 from monitor.broker.settings import KafkaSettings
 from monitor.errors import ConfigError
 from monitor.records import WatchlistChange, decode_action, decode_watchlist_change
@@ -50,7 +50,7 @@ class Feed:
                     for records in (await reader.getmany(timeout_ms=300)).values():
                         for record in records:
                             self._take(record.key or b"", record.value)
-                    if not caught_up and all([await reader.position(p) >= ends[p] for p in self._partitions]):
+                    if not caught_up and not await is_behind(reader, ends):
                         caught_up = True
                         self._caught_up()
                         self.ready.set()

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
+from monitor.broker.reading import is_behind
 from monitor.broker.settings import KafkaSettings
 from monitor.broker.writer import PlainWriter, TransactionalWriter, Writer
 from monitor.metrics import Metrics
@@ -263,9 +264,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _read_to_end(self, partition: TopicPartition) -> bool:
         assert self._consumer is not None
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            end = (await self._consumer.end_offsets([partition]))[partition]
-            # The client's own position: it lies behind the markers of transactions, which are no records.
-            return bool(await self._consumer.position(partition) >= end)
+            # By the client's own position: it lies behind the markers of transactions, which are no records.
+            return not await is_behind(self._consumer, await self._consumer.end_offsets([partition]))
 
     def _new_writer(self, partition: TopicPartition) -> Writer:
         if self._transactions:

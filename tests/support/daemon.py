@@ -19,6 +19,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
+from monitor.broker.reading import is_behind
 from monitor.broker.settings import KafkaSettings, TopicSettings
 from monitor.records import Alert, DeadLetter, Opinion, decode_alert_event, decode_deadletter, decode_opinion_message
 from tests.support.servers import free_port
@@ -152,7 +153,7 @@ async def records(kafka: KafkaSettings, topic: str, *, committed: bool) -> list[
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning()
         found: list[ConsumerRecord[bytes, bytes]] = []
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
+        while await is_behind(consumer, ends):
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 found += batch
         return found

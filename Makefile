@@ -27,10 +27,10 @@ $(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml constraints.txt
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-$(STAMPS)/full: $(STAMPS)/runtime
-	@echo "installing the training and development packages"
+$(STAMPS)/full: $(STAMPS)/venv pyproject.toml constraints.txt
+	@echo "installing babelwatch with the training and development packages"
 	@$(PIP) --constraint constraints.txt --editable '.[training]' --group dev
-	@touch $@
+	@touch $(STAMPS)/runtime $@
 
 install: $(STAMPS)/runtime ## Install the daemon into .venv
 
@@ -44,7 +44,8 @@ $(STAMPS)/tools: $(STAMPS)/full tests/support/install-tools
 servers: ## Install the real servers that the tests use, where this machine allows it
 	@tests/support/install-servers
 
-test: $(STAMPS)/full $(STAMPS)/tools servers lint ## Run all tests (KAFKA_HOME and BABELWATCH_DATA add more)
+test: ## Run all tests (KAFKA_HOME and BABELWATCH_DATA add more)
+	@$(MAKE) --no-print-directory --jobs --output-sync $(STAMPS)/tools servers lint
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(STAMPS)/full ## Lint, format check and strict types

@@ -211,11 +211,12 @@ def _choose(checkpoint: Checkpoint, options: ExportOptions) -> NDArray[np.int64]
     pieces = checkpoint.tokenizer.get_vocab_size(with_added_tokens=True)
     if options.vocabulary is None or pieces <= options.vocabulary:
         return np.arange(pieces, dtype=np.int64)
-    vocab = vocabulary.pieces_of(checkpoint.tokenizer)
+    vocab, special = vocabulary.pieces_of(checkpoint.tokenizer), vocabulary.special_ids(checkpoint.tokenizer)
+    vocabulary.always_kept(vocab, special, options.vocabulary)  # a size too small is told before the counting
     counts = vocabulary.language_counts(checkpoint.tokenizer, options.texts.lines, options.texts.words)
     trained = {corpus.language_code(lang) for lang in checkpoint.languages}
     trained |= {example.lang for examples in options.texts.examples.values() for example in examples}
-    return vocabulary.select(vocab, vocabulary.special_ids(checkpoint.tokenizer), counts, options.vocabulary, trained)
+    return vocabulary.select(vocab, special, counts, options.vocabulary, trained)
 
 
 def _coverages(

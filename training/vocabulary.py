@@ -126,6 +126,28 @@ def _word_texts(words: Sequence[tuple[str, float]], *, unspaced: bool) -> Iterab
             yield word.capitalize(), weight * _CASED_SHARE
 
 
+def always_kept(vocab: Sequence[tuple[str, float]], special: Iterable[int], size: int) -> NDArray[np.bool_]:
+    """The special pieces and the single characters, without which some text could not be spelt.
+
+    Args:
+        vocab: Pieces with log probabilities, by id.
+        special: Ids that stay.
+        size: Pieces to keep at most.
+
+    Returns:
+        *Shape:* ``[pieces]``.
+
+    Raises:
+        TrainingError: They are more than `size`.
+    """
+    kept = np.zeros(len(vocab), dtype=bool)
+    kept[list(special)] = True
+    kept[[i for i, (piece, _) in enumerate(vocab) if len(piece.removeprefix(WORD_START)) <= 1]] = True
+    if kept.sum() > size:
+        raise TrainingError(f"{size} pieces are fewer than the {int(kept.sum())} special ones and single characters")
+    return kept
+
+
 def select(
     vocab: Sequence[tuple[str, float]],
     special: Iterable[int],
@@ -151,11 +173,7 @@ def select(
     Returns:
         Ids that are kept, ascending; *Shape:* ``[kept]``, ``kept <= size``.
     """
-    forced = np.zeros(len(vocab), dtype=bool)
-    forced[list(special)] = True
-    forced[[i for i, (piece, _) in enumerate(vocab) if len(piece.removeprefix(WORD_START)) <= 1]] = True
-    if forced.sum() > size:
-        raise TrainingError(f"{size} pieces are fewer than the {int(forced.sum())} special ones and single characters")
+    forced = always_kept(vocab, special, size)
     general = np.exp([score for _, score in vocab])
     general[forced] = 0
     value = _GENERAL_WEIGHT * general / max(general.sum(), 1e-300)

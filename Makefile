@@ -45,7 +45,7 @@ servers: ## Install the real servers that the tests use, where this machine allo
 	@tests/support/install-servers
 
 test: ## Run all tests (KAFKA_HOME and BABELWATCH_DATA add more)
-	@$(MAKE) --no-print-directory --jobs --output-sync $(STAMPS)/tools servers lint
+	@$(MAKE) --no-print-directory --jobs $(STAMPS)/tools servers lint
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(STAMPS)/full ## Lint, format check and strict types

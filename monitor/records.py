@@ -7,7 +7,7 @@ re-used. Times are integer milliseconds since 1970-01-01 UTC and are always *eve
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,6 +15,12 @@ SCHEMA_VERSION = 1
 
 Sentiment = Literal["negative", "neutral", "positive"]
 SENTIMENTS: tuple[Sentiment, ...] = ("negative", "neutral", "positive")
+
+WEIGHT_GRAIN, MAX_WEIGHT = 16, 65_536
+"""Sampling weights are kept in sixteenths up to this: then sums of some thousand of them, and of their squares, are exact, and do
+not depend on the order in which documents come."""
+MAX_REACH = 2**53
+"""Sums of reach stop here, where readers of JSON lose the last digit; a state must not be stopped by what a source claims."""
 
 UNDETERMINED = "und"
 """The language of a text that is too short or too mixed to tell (ISO 639-2)."""
@@ -70,7 +76,7 @@ class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
     author: str = ""
     """A keyed hash of the author, never the name: enough to count distinct voices."""
     url: str = ""
-    reach: int = 0
+    reach: Annotated[int, msgspec.Meta(ge=0, le=MAX_REACH)] = 0
     fingerprint: str = ""
     """Of the folded text; equal for reposts of one text."""
     repost_of: str = ""
@@ -83,8 +89,8 @@ class Opinion(Record, frozen=True, tag="opinion", tag_field="kind"):
     clock_ms: int = 0
     """How far the event time of its partition had come when the document was read: what is older than this by more than
     the allowed lateness is late, whatever the other partitions do. 0 when unknown."""
-    weight: float = 1.0
-    """How many documents it stands for, where the source gives a sample; 1/16 to 65536, in sixteenths."""
+    weight: Annotated[float, msgspec.Meta(ge=1 / WEIGHT_GRAIN, le=MAX_WEIGHT)] = 1.0
+    """How many documents it stands for, where the source gives a sample, in sixteenths."""
 
 
 class Watermark(Record, frozen=True, tag="watermark", tag_field="kind"):

@@ -318,6 +318,7 @@ STOP_TIMEOUT_S = 5.0
 
 
 _stopping: set[asyncio.Task[None]] = set()
+"""Clients that are being stopped: an event loop holds its tasks weakly."""
 
 
 async def stop(client: Any) -> None:

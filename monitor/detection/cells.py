@@ -11,7 +11,7 @@ from heapq import nsmallest
 
 import msgspec
 
-from monitor.records import SENTIMENTS, Opinion, Post
+from monitor.records import MAX_REACH, SENTIMENTS, Opinion, Post
 
 SAMPLED_NEGATIVE, SAMPLED_OTHER = 20, 6
 """Posts kept per entity and bucket. Evidence shows ten, chosen for coverage; the others are the background against which
@@ -111,7 +111,7 @@ class Cell(msgspec.Struct):
         if opinion.topic:
             self.by_topic[opinion.topic] = self.by_topic.get(opinion.topic, 0) + weight
         if sentiment == 0:
-            self.reach += round(opinion.reach * weight)
+            self.reach = min(self.reach + round(opinion.reach * weight), MAX_REACH)
             if opinion.source:
                 self.sources[opinion.source] = self.sources.get(opinion.source, 0) + weight
             if opinion.topic:

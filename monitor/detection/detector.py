@@ -263,9 +263,8 @@ class Detector:
         for entity, cell in cells:
             rows = cell.counts.values()
             reposts = sum(row[3] for row in rows) / max(cell.documents, 1e-9)
-            worth[entity] = (
-                cell.documents**2 / max(sum(map(squares, rows)), 1e-9) * (1 - (1 - REPOST_WORTH) * min(reposts, 1.0))
-            )
+            independent = cell.documents**2 / max(sum(map(squares, rows)), 1e-9)
+            worth[entity] = independent * (1 - (1 - REPOST_WORTH) * min(reposts, 1.0))
         return self._topics.update(bucket_ms, {entity: cell.by_topic for entity, cell in cells}, worth)
 
     def _dated(self, finding: Finding) -> Finding:

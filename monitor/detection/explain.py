@@ -15,7 +15,7 @@ from monitor.detection.findings import HOUR_MS, Finding
 from monitor.detection.stories import MAX_POSTS, Floats, Story, story
 from monitor.detection.terms import distinctive, tokens
 from monitor.documents.folding import fold
-from monitor.records import UNDETERMINED, Evidence, Post, Share
+from monitor.records import MAX_REACH, UNDETERMINED, Evidence, Post, Share
 
 MAX_SHARES = 8
 """Languages, sources and topics named; below that each is a few percent."""
@@ -88,7 +88,7 @@ def evidence(finding: Finding, window: Window, *, posts: int, names: Sequence[st
         first_post=_first(shown, told),
         reposts=_reposts(window),
         authors=_authors(window),
-        reach=sum(cell.reach for cell in window.inside),
+        reach=min(sum(cell.reach for cell in window.inside), MAX_REACH),
         centroid=told.centroid if told is not None else "",
     )
 
@@ -154,7 +154,7 @@ def closing(last: Evidence, signal: str, window: Window, negatives: float) -> Ev
         effect_low=0.0, effect_high=0.0, documents=documents, negatives=round(negatives, 1), posts=(),
         languages=language_shares(window), sources=_rise(window, lambda cell: cell.sources),
         topics=_rise(window, lambda cell: cell.topics), authors=_authors(window), reposts=_reposts(window),
-        reach=sum(cell.reach for cell in window.inside),
+        reach=min(sum(cell.reach for cell in window.inside), MAX_REACH),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from monitor.detection.explain import MAX_SHARES
 from monitor.detection.findings import INTERVAL_Z
-from monitor.records import Alert, Evidence, IncidentKind, Post, Share
+from monitor.records import MAX_REACH, Alert, Evidence, IncidentKind, Post, Share
 
 MAX_TERMS = 12
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def merged(alerts: Sequence[Alert], *, kind: IncidentKind, posts: int) -> Alert:
         reposts=sum(evidence.reposts for evidence in shown),
         # The same author may speak of several: at least as many as of any.
         authors=max(evidence.authors for evidence in shown),
-        reach=sum(evidence.reach for evidence in shown),
+        reach=min(sum(evidence.reach for evidence in shown), MAX_REACH),
         one_event=lead.evidence.one_event if kind == "story" else None,
         entities=tuple(Share(name=name, count=counts[name], share=round(parts[name], 4)) for name in entities),
     )

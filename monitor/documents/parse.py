@@ -14,16 +14,11 @@ import msgspec
 from pydantic import Field
 
 from monitor.documents.language import known
-from monitor.records import UNDETERMINED, Document, Origin
+from monitor.records import MAX_REACH, MAX_WEIGHT, UNDETERMINED, WEIGHT_GRAIN, Document, Origin
 from monitor.settings import Settings
 
 EARLIEST_MS = 946_684_800_000
 """2000-01-01: nothing of before is news; such times come from zeroed or broken clocks."""
-
-
-WEIGHT_GRAIN, MAX_WEIGHT = 16, 65_536
-"""Sampling weights are kept in sixteenths up to this: then sums of some thousand of them, and of their squares, are exact, and do
-not depend on the order in which documents come."""
 
 
 class Reason(StrEnum):
@@ -288,7 +283,7 @@ def _label(raw: object, longest: int) -> str:
 def _count(raw: object) -> int:
     """A whole number of people, 0 for anything that is none."""
     if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw) and raw > 0:
-        return min(int(raw), 2**53)
+        return min(int(raw), MAX_REACH)
     return 0
 
 

@@ -16,7 +16,19 @@ from monitor.detection.detector import Detector, EntityInfo, StateError
 from monitor.detection.incidents import AlertSettings
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored import read_cell
-from monitor.records import Alert, Closed, EntityStep, Opinion, Watermark, cloud_event, encode
+from monitor.records import (
+    MAX_REACH,
+    MAX_WEIGHT,
+    Alert,
+    Closed,
+    EntityStep,
+    Opinion,
+    Watermark,
+    cloud_event,
+    decode_alert_event,
+    decode_opinion_message,
+    encode,
+)
 
 MINUTE_MS = 60_000
 START_MS = 1_772_323_200_000
@@ -313,6 +325,26 @@ def test_any_times_are_taken(times: list[int]) -> None:
     restored = make({k: v for k, v in detector.take_changes() if v is not None})
     assert restored.closed_ms == detector.closed_ms
     assert restored.stats == detector.stats
+
+
+@pytest.mark.parametrize("weight", [1, MAX_WEIGHT])
+def test_what_a_source_claims_however_much_stops_no_detector(stream: list[list[Opinion]], weight: int) -> None:
+    loud = [[msgspec.structs.replace(o, reach=MAX_REACH, weight=float(weight)) for o in batch] for batch in stream]
+    detector = make()
+    alerts = run(detector, loud)
+    assert all(alert.evidence.reach == MAX_REACH for alert in alerts)
+    assert bool(alerts) == (weight == 1)
+    restored = make({key: value for key, value in detector.take_changes() if value is not None})
+    assert restored.stats == detector.stats
+    assert all(decode_alert_event(encode(cloud_event(alert))).data == alert for alert in alerts)
+
+
+@pytest.mark.parametrize("claim", [{"weight": 0}, {"weight": -1}, {"weight": 1e300}, {"reach": -1}, {"reach": 2**60}])
+def test_an_opinion_that_no_classifier_writes_is_none(claim: dict[str, float], stream: list[list[Opinion]]) -> None:
+    written = msgspec.to_builtins(stream[0][0])
+    assert decode_opinion_message(msgspec.json.encode(written)) == stream[0][0]
+    with pytest.raises(msgspec.ValidationError, match=f"at `\\$.{next(iter(claim))}`"):
+        decode_opinion_message(msgspec.json.encode(written | claim))
 
 
 def test_evidence_tells_of_one_event_and_its_size(expected: list[Alert]) -> None:

@@ -94,7 +94,7 @@ class SeriesBank:
         rows: Sequence[SeriesKey],
         counts: Floats,
         reposts: Floats | Ints,
-        independent: Floats | None = None,
+        squares: Floats | None = None,
     ) -> list[Finding]:
         """Take one closed bucket of the series that have documents in it, and let time pass for all others.
 
@@ -107,21 +107,20 @@ class SeriesBank:
             counts: float64 [rows, 3], documents by most probable sentiment (hard labels, which is what the confusion
                 describes; sums of weights where documents carry any), reposts included.
             reposts: [rows], how many of the row's documents repeat an earlier text.
-            independent: float64 [rows], how many unweighted documents the row is worth as evidence: the square of the sum
-                of its weights over the sum of their squares (Kish, Survey Sampling, 1965, section 11.7). None: all count 1.
+            squares: float64 [rows], the sum of the squared weights of the row's documents. None: all weigh 1.
 
         Returns:
             The signals in alarm, and those that have just stopped, ordered by entity, language and signal.
         """
         counts = np.minimum(np.asarray(counts, np.float64).reshape(-1, 3), COUNT_LIMIT)
-        part = np.asarray(reposts, np.float64) / np.maximum(counts.sum(1), 1e-12)
+        total = counts.sum(1)
+        part = np.asarray(reposts, np.float64) / np.maximum(total, 1e-12)
         worth = 1 - (1 - REPOST_WORTH) * np.minimum(part, 1.0)
-        if independent is not None:
-            worth *= np.clip(independent / np.maximum(counts.sum(1), 1e-12), 0.0, 1.0)
+        squares = total if squares is None else np.asarray(squares, np.float64)
         watched = [entity in self._entities for entity, _ in rows]
         if not all(watched):
             rows = [key for key, keep in zip(rows, watched, strict=True) if keep]
-            counts, worth = counts[watched], worth[watched]
+            counts, worth, squares = counts[watched], worth[watched], squares[watched]
         slots = self._table.find(rows, bucket_ms=bucket_ms, bucket_length_ms=self._length_ms)
         silent = np.array(sorted(self._active.difference(slots.tolist())) if self._active else [], np.int64)
         slots = np.concatenate([slots, silent])
@@ -129,6 +128,7 @@ class SeriesBank:
             slots,
             np.concatenate([counts, np.zeros((len(silent), 3))]),
             np.concatenate([worth, np.ones(len(silent))]),
+            np.concatenate([squares, np.zeros(len(silent))]),
         )
         found: list[Finding] = []
         parents = self._table.rollup[slots]
@@ -222,7 +222,9 @@ class SeriesBank:
             correct = self._correction(key[1])
             prior = baseline.entity_share(self._table.rows[self._table.rollup[[slot]]])
             volume = baseline.expect_volume(row, clock)
-            share = baseline.expect_share(row, clock, correct.observed_share(prior), prior, np.array([correct.youden]))
+            share = baseline.expect_share(
+                row, clock, correct.observed_share(prior), prior, np.array([correct.youden]), np.ones(1)
+            )
             yield from findings.views(key, row, clock, volume, share, correct, self._settings.signals)
 
     def surprise(self, key: SeriesKey, signal: str) -> float:
@@ -243,7 +245,7 @@ class SeriesBank:
             known = self._corrections[lang] = correction(None if lang == ROLLUP else self._confusion(lang))
         return known
 
-    def _seen(self, slots: Ints, counts: Floats, worth: Floats) -> Seen:
+    def _seen(self, slots: Ints, counts: Floats, worth: Floats, squares: Floats) -> Seen:
         total = counts.sum(1)
         which = self._table.lang[slots]
         table = [self._correction(lang) for lang in self._table.langs]
@@ -253,9 +255,10 @@ class SeriesBank:
         youden = np.array([item.youden for item in table], np.float64)[which]
         zeros = np.zeros_like(total)
         return Seen(
-            documents=total, negatives=counts[:, 0].copy(), worth=worth * total, corrected=_weighed(counts, weights),
-            positives=counts[:, 2].copy(), sentiment=_weighed(counts, sentiment), false_rate=false_rate * total,
-            youden=youden * total, expected=zeros, doubt=zeros.copy(), corrected_expected=zeros.copy(),
+            documents=total, negatives=counts[:, 0].copy(), worth=worth * total, squares=squares,
+            corrected=_weighed(counts, weights), positives=counts[:, 2].copy(),
+            sentiment=_weighed(counts, sentiment), false_rate=false_rate * total, youden=youden * total,
+            expected=zeros, doubt=zeros.copy(), corrected_expected=zeros.copy(),
             positives_expected=zeros.copy(), positives_doubt=zeros.copy(), sentiment_expected=zeros.copy(),
             direct=np.where(self._table.rollup[slots] == slots, total, 0.0),
             beside=np.zeros((len(total), EFFECTS + len(BESIDE))),
@@ -283,7 +286,7 @@ class SeriesBank:
 
         before = rows["alarm"] > 0
         raised = decide.raise_alarms(
-            rows, total, spent, self._bar_days, share.correlation, caution, self._settings, clock
+            rows, total, spent, self._bar_days, share.correlation, caution, seen.unit, self._settings, clock
         )
         ended = decide.end_alarms(rows, parents, before, steps, quiet_steps, clock, volume, share, seen, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
@@ -298,7 +301,8 @@ class SeriesBank:
         youden = np.where(seen.documents > 0, seen.youden / count, 1.0)
         false_rate = np.where(is_rollup, 0.0, seen.false_rate / count)
         prior = baseline.entity_share(parents)
-        own = baseline.expect_share(rows, clock, false_rate + (1.0 if is_rollup else youden) * prior, prior, youden)
+        expected = false_rate + (1.0 if is_rollup else youden) * prior
+        own = baseline.expect_share(rows, clock, expected, prior, youden, seen.unit)
         if not is_rollup:
             seen.expected = seen.documents * own.mean
             seen.doubt = seen.documents * own.doubt
@@ -359,21 +363,21 @@ class SeriesBank:
         alarms = np.argwhere(rows["alarm"] > 0)
         if not len(alarms):
             return found
-        total = evidence.total_evidence(rows)
+        total, units = evidence.total_evidence(rows), seen.unit
         for position, signal in alarms:
             documents = seen.documents[position]
             youden = float(seen.youden[position] / documents) if documents > 0 else 1.0
-            worth = float(seen.worth[position] / documents) if documents > 0 else 1.0
+            worth = float(seen.worth[position] / documents * units[position]) if documents > 0 else 1.0
             clumps = volume.dispersion[position] * volume.mean[position]
-            alike = share.correlation[position] * documents
-            unit = max(float(spent[position, signal]) if signal < spent.shape[1] else 0.0, 1e-12)
+            alike = share.correlation[position] * documents * units[position]
+            given = max(float(spent[position, signal]) if signal < spent.shape[1] else 0.0, 1e-12)
             found.append(
                 findings.finding(
                     self._table.keys[int(slots[position])], rows[position], int(signal), bucket_ms=bucket_ms,
                     length_ms=self._length_ms, youden=max(youden, 0.05),
-                    inflation=(1 + float(alike if signal in decide.SHARES else clumps)) / max(worth, 0.01),
-                    log_evidence=float(np.log(max(total[position, signal], 1e-300) / unit)),
-                    threshold=float(np.log(self._bar_days / unit)), active=not ended[position, signal],
+                    inflation=(1 + float(alike if signal in decide.SHARES else clumps)) / max(worth, 1e-9),
+                    log_evidence=float(np.log(max(total[position, signal], 1e-300) / given)),
+                    threshold=float(np.log(self._bar_days / given)), active=not ended[position, signal],
                 )
             )  # fmt: skip
         return found

@@ -154,7 +154,7 @@ def expect_volume(rows: Rows, clock: Clock) -> Volume:
     return Volume(season, gap_season, level, mean, np.maximum(level * gap_season, 1e-6), dispersion, doubt)
 
 
-def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, youden: Floats) -> Share:
+def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, youden: Floats, unit: Floats) -> Share:
     """The share that the baseline expects, shrunk towards `prior`.
 
     Args:
@@ -163,6 +163,7 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, yo
         prior: float64 [n], predicted share to shrink towards: the entity's, through this language's confusion.
         true_prior: float64 [n], the entity's true share.
         youden: float64 [n], what one true point moves the predicted share.
+        unit: float64 [n], as `Seen.unit`.
     """
     negatives, documents, corrected, positives, sentiment = rows["share"].T
     total = documents + SHARE_PRIOR
@@ -175,7 +176,7 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, yo
         (noise["excess"] + prior_weight * PRIOR_CORRELATION) / (noise["weight"] + prior_weight), 0.0, 1.0
     )
     # What was learned was learned in clusters, too: a bucket of documents that resemble each other says less.
-    per_bucket = np.minimum(rows["level"][:, 0] / np.maximum(rows["level"][:, 1], 1.0), documents)
+    per_bucket = np.minimum(rows["level"][:, 0] / np.maximum(rows["level"][:, 1], 1.0) * unit, documents)
     sampling = mean * (1 - mean) * (1 + correlation * per_bucket) / total
     spread = (SHARE_PRIOR / total) ** 2 * (LANGUAGE_SPREAD * youden) ** 2
     level_true = (corrected + SHARE_PRIOR * true_prior) / total
@@ -251,7 +252,7 @@ def learn_volume(
 def learn_share(
     rows: Rows, clock: Clock, share: Share, seen: Seen, frozen: Bools, suspect: Bools, half_life_ms: float
 ) -> None:
-    """Teach the share's baseline one bucket; changes `rows`.
+    """Teach the share's baseline one bucket; changes `rows`. All in documents as they came: a weight is no proof.
 
     Args:
         rows: The series.
@@ -262,9 +263,10 @@ def learn_share(
         suspect: bool [n], evidence of a rise is building up: held back, to be learned when it falls again.
         half_life_ms: Of the baseline.
     """
-    negatives, documents = seen.negatives, seen.documents
+    unit = seen.unit
+    negatives, documents = seen.negatives * unit, seen.documents * unit
     closed = frozen | suspect
-    now = np.stack([negatives, documents, seen.corrected, seen.positives, seen.sentiment], 1)
+    now = np.stack([negatives, documents, seen.corrected * unit, seen.positives * unit, seen.sentiment * unit], 1)
     if closed.any() or rows["held"].any():
         now += rows["held"]
         rows["held"] = np.where((suspect & ~frozen)[:, None], now, 0.0)

@@ -250,6 +250,7 @@ class Seen:
         documents: All of them.
         negatives: As classified.
         worth: Documents, with reposts counted for less.
+        squares: Sum of the squared weights of the documents; their number where they have none.
         corrected: Negatives, corrected for confusion.
         positives: As classified.
         sentiment: Positives less negatives, corrected for confusion.
@@ -268,6 +269,7 @@ class Seen:
     documents: Floats
     negatives: Floats
     worth: Floats
+    squares: Floats
     corrected: Floats
     positives: Floats
     sentiment: Floats
@@ -281,6 +283,12 @@ class Seen:
     sentiment_expected: Floats
     direct: Floats
     beside: Floats
+
+    @property
+    def unit(self) -> Floats:
+        """How many documents as they came are behind each that is counted, 1 without weights: times a count, what it is worth as
+        evidence (Kish, Survey Sampling, 1965, section 11.7)."""
+        return np.divide(self.documents, self.squares, out=np.ones_like(self.documents), where=self.squares > 0)
 
     def take(self, part: Ints) -> Seen:
         """A copy of these rows."""

@@ -48,7 +48,7 @@ ADOPTED_DOCUMENTS = 500.0
 
 
 def raise_alarms(
-    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, caution: Floats,
+    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, caution: Floats, unit: Floats,
     settings: DetectionSettings, clock: Clock,
 ) -> Bools:  # fmt: skip
     """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
@@ -60,6 +60,7 @@ def raise_alarms(
         bar_days: Evidence at which any signal is in alarm.
         correlation: float64 [n], variance inflation of the negatives per further document of a bucket.
         caution: float64 [n], how many times larger still the variance of a share may be.
+        unit: float64 [n], as `Seen.unit`.
         settings: The detector's.
         clock: Of the bucket.
 
@@ -82,8 +83,9 @@ def raise_alarms(
     enough &= window["documents"] >= settings.minimum_documents
     bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
     buckets = np.maximum((clock.bucket_ms - some["onset"][here, signals, best]) / clock.length_ms + 1, 1)
-    inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] / buckets - 1, 0)
-    needed = inflation * (caution[chosen] * np.maximum(bar, MIN_EVIDENCE))[:, None]
+    one = unit[chosen, None]
+    inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] * one / buckets - 1, 0)
+    needed = inflation / one * (caution[chosen] * np.maximum(bar, MIN_EVIDENCE))[:, None]
     raised[chosen] = enough & _matters(settings, window, needed)
     rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
     rows["raised"][raised] = clock.bucket_ms
@@ -176,9 +178,9 @@ def _enough(rows: Rows, parents: Rows, chosen: Ints, clock: Clock, volume: Volum
     counted = alarm & (np.arange(len(SIGNALS)) != SPREAD)
     burst = np.where(counted, ratio, 0.0).max(1) >= BURST
     # As if independent: what the over-dispersion has learned of late is the burst itself, and to be wrong costs little.
-    dispersion, one = np.full(len(chosen), 1e-3), np.ones(len(chosen))
-    usual, quiet = (mean[chosen] * share.mean[chosen] for mean in (volume.mean, volume.gap_mean))
-    step = evidence.volume_ratio(seen.negatives[chosen], usual, dispersion, one)[:, SUBSIDED]
+    dispersion, one, unit = np.full(len(chosen), 1e-3), np.ones(len(chosen)), seen.unit[chosen]
+    usual, quiet = (mean[chosen] * share.mean[chosen] * unit for mean in (volume.mean, volume.gap_mean))
+    step = evidence.volume_ratio(seen.negatives[chosen] * unit, usual, dispersion, one)[:, SUBSIDED]
     step = step + clock.gap[chosen] * evidence.volume_ratio(0 * one, quiet, dispersion, one)[:, SUBSIDED]
     ebb = np.where(burst | (some["ebb"] >= 0), np.clip(np.maximum(some["ebb"], 0.0) - step, 0.0, 1e6), NO_BURST)
     rows["ebb"][chosen] = ebb

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.detection import course, explain, wording
-from monitor.detection.bank import REPOST_WORTH, ROLLUP, Finding, SeriesBank, SeriesView
+from monitor.detection.bank import ROLLUP, Finding, SeriesBank, SeriesView
 from monitor.detection.budget import BudgetUse
 from monitor.detection.cells import Cell, CellStore, squares
 from monitor.detection.erasing import erase_from_cell, erase_from_evidence
@@ -240,7 +240,7 @@ class Detector:
             self._touched.add(cell_key(entity, bucket_ms))
             for lang, row in sorted(cell.counts.items()):
                 rows.append((entity, lang))
-                counts.append([*row[:4], sum(row[:3]) ** 2 / squares(row)])
+                counts.append([*row[:4], squares(row)])
         table = np.array(counts, np.float64).reshape(-1, 5)
         findings = self._bank.update(bucket_ms, rows, table[:, :3], table[:, 3], table[:, 4])
         findings += self._close_topics(bucket_ms)
@@ -259,13 +259,12 @@ class Detector:
         if self._topics is None:
             return []
         cells = [(entity, cell) for entity, cell in self._cells.at(bucket_ms) if cell.by_topic]
-        worth = {}
-        for entity, cell in cells:
-            rows = cell.counts.values()
-            reposts = sum(row[3] for row in rows) / max(cell.documents, 1e-9)
-            independent = cell.documents**2 / max(sum(map(squares, rows)), 1e-9)
-            worth[entity] = independent * (1 - (1 - REPOST_WORTH) * min(reposts, 1.0))
-        return self._topics.update(bucket_ms, {entity: cell.by_topic for entity, cell in cells}, worth)
+
+        def part(of: Callable[[Sequence[float]], float]) -> dict[str, float]:
+            return {entity: sum(map(of, cell.counts.values())) / cell.documents for entity, cell in cells}
+
+        counts = {entity: cell.by_topic for entity, cell in cells}
+        return self._topics.update(bucket_ms, counts, part(lambda row: row[3]), part(squares))
 
     def _dated(self, finding: Finding) -> Finding:
         if not finding.active or finding.unit != "share" or finding.entity in {i.entity for i in self._book.open}:

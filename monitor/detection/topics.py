@@ -45,32 +45,36 @@ class TopicBank:
         self._known: defaultdict[str, set[str]] = defaultdict(set)
 
     def update(
-        self, bucket_ms: int, counts: Mapping[str, Mapping[str, float]], worth: Mapping[str, float]
+        self,
+        bucket_ms: int,
+        counts: Mapping[str, Mapping[str, float]],
+        reposts: Mapping[str, float],
+        squares: Mapping[str, float],
     ) -> list[Finding]:
         """Take one closed bucket.
 
         Args:
             bucket_ms: Start of the bucket.
             counts: By entity: documents by topic.
-            worth: By entity: as how many documents they count, 0 to their number.
+            reposts: By entity: the part of its documents that repeats an earlier text, 0 to 1.
+            squares: By entity: the mean of squared over the mean of plain weights, 1 where all weigh 1.
 
         Returns:
             Topics whose part is above the usual, ordered by entity and topic; the series' language is `*`.
         """
         keys: list[SeriesKey] = []
         rows: list[tuple[float, float, float]] = []
-        independent: list[float] = []
         for entity, by_topic in sorted(counts.items()):
-            total = sum(by_topic.values())
+            everything = sum(by_topic.values())
             known = self._known[entity]
             known.update(by_topic)
             for topic in sorted(known):
                 keys.append((entity, topic))
-                rows.append((by_topic.get(topic, 0), total - by_topic.get(topic, 0), 0))
-                independent.append(min(worth[entity], total))
-        found = self._bank.update(
-            bucket_ms, keys, np.array(rows, np.float64).reshape(-1, 3), np.zeros(len(rows)), np.array(independent)
-        )
+                rows.append((by_topic.get(topic, 0), everything - by_topic.get(topic, 0), 0))
+        table = np.array(rows, np.float64).reshape(-1, 3)
+        total, of = table.sum(1), [entity for entity, _ in keys]
+        repeated, heavy = (total * np.array([part[entity] for entity in of]) for part in (reposts, squares))
+        found = self._bank.update(bucket_ms, keys, table, repeated, heavy)
         return [
             replace(finding, signal=TOPIC_SHIFT, unit="topic", topic=finding.lang, lang=ROLLUP)
             for finding in found

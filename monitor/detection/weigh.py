@@ -64,9 +64,8 @@ def ratios(
     Returns:
         float64 [n, watched, effects], twice.
     """
-    documents = seen.documents
-    worth = seen.worth / np.maximum(documents, 1e-12)
-    step = minimal_effect * np.where(documents > 0, seen.youden / np.maximum(documents, 1e-12), 1.0)
+    worth = seen.worth / np.maximum(seen.documents, 1e-12)
+    step = minimal_effect * np.where(seen.documents > 0, seen.youden / np.maximum(seen.documents, 1e-12), 1.0)
     null = np.clip(share.mean + SHARE_DOUBT * share.doubt + SHARE_MARGIN * step, 0.005, 0.97)
     effects = step[:, None] * evidence.SHARE_STEPS
     steps = np.zeros((len(rows), watched, EFFECTS))
@@ -74,22 +73,25 @@ def ratios(
     # Nothing is unusual in what is not known, and no change is seen that is smaller than the doubt.
     young = clock.bucket_ms - rows["born"] < SHARE_KNOWN_MS
     unknown = ((rows["share"][:, 1] < SHARE_KNOWN) | young)[:, None] | (effects < EFFECT_DOUBTS * share.doubt[:, None])
-    sure = worth / caution
-    found = evidence.share_ratio(seen.negatives, documents, null, effects, share.correlation, sure)
+    sure, unit = worth / caution, seen.unit
+    negatives, positives, documents = seen.negatives * unit, seen.positives * unit, seen.documents * unit
+    found = evidence.share_ratio(negatives, documents, null, effects, share.correlation, sure)
     steps[:, SHARE] = np.where(unknown, 0.0, found)
     if parts[SENTIMENT]:
         fewer = np.clip(share.positive - SHARE_DOUBT * share.positive_doubt, 0.005, 0.99 - null)
         found = evidence.sentiment_ratio(
-            seen.negatives, seen.positives, documents, null, fewer, SENTIMENT_SPAN * effects, share.correlation, sure
+            negatives, positives, documents, null, fewer, SENTIMENT_SPAN * effects, share.correlation, sure
         )
         steps[:, SENTIMENT] = np.where(unknown, 0.0, found)
     if parts[SPREAD] and watched > SPREAD:
         steps[:, SPREAD] = np.clip(seen.beside[:, :EFFECTS], -evidence.STEP_LIMIT, evidence.STEP_LIMIT)
+    # What weights add to the variance of a volume its over-dispersion has learned; this is for one heavy document among others.
+    worth = worth * np.minimum(unit, 1.0)
     # A day must have been seen before "more than usual" means anything.
     known = (clock.bucket_ms - rows["born"] >= DAY_MS)[:, None]
     for signal, counts, of, doubt in (
         (NEGATIVE_VOLUME, seen.negatives, share.mean, np.hypot(volume.doubt, share.doubt / share.mean)),
-        (VOLUME, documents, 1.0, volume.doubt),
+        (VOLUME, seen.documents, 1.0, volume.doubt),
     ):
         if not parts[signal]:
             continue

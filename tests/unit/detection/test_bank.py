@@ -264,11 +264,12 @@ def test_a_document_that_stands_for_ten_is_no_more_evidence_than_one():
         for bucket in range(KNOWN + 12):
             negatives = 5.0 if bucket >= KNOWN else 1.0
             counts = weight * np.array([[negatives, 6 - negatives, 0.0]])
-            now = bank.update(bucket * 5 * MINUTE_MS, [("a", "de")], counts, np.array([0]), np.array([6.0]))
+            now = bank.update(bucket * 5 * MINUTE_MS, [("a", "de")], counts, np.array([0]), np.array([6 * weight**2]))
             found += [f.bucket_ms for f in now if f.signal == "negative_share" and f.lang == ROLLUP]
         return found
 
-    assert evidence(10.0)[0] >= evidence(1.0)[0]
+    assert evidence(10.0) == evidence(1.0)
+    assert evidence(1000.0)[0] == evidence(1.0)[0]
 
 
 def test_a_wrong_classifier_is_corrected_in_the_report_and_no_alarm_in_itself():

@@ -95,7 +95,7 @@ def test_an_alarm_teaches_the_level_no_more_than_a_busy_hour_would():
 
 def expect_share(rows: np.ndarray, prior: float, bucket: int = 0) -> baseline.Share:
     clock = baseline.Clock.at(bucket * LENGTH_MS, LENGTH_MS, rows["at"])
-    return baseline.expect_share(rows, clock, np.array([prior]), np.array([prior]), np.ones(1))
+    return baseline.expect_share(rows, clock, np.array([prior]), np.array([prior]), np.ones(1), np.ones(1))
 
 
 def seen(documents: float, negatives: float, positives: float) -> Seen:

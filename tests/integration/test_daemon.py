@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from monitor.broker import client
 from monitor.broker.settings import KafkaSettings, TopicSettings
@@ -60,6 +61,45 @@ async def test_a_rise_becomes_one_incident_that_opens_and_resolves(
     said = await opinions(kafka_settings, names, committed=committed)
     assert len({opinion.id for opinion in said}) == sent
     assert all("visitor" not in opinion.author for opinion in said)
+
+
+def write_by_librdkafka(address: str, topic: str) -> int:
+    """Documents in every compression, and in two transactions, the first of them aborted; returns how many count."""
+    batches = [list(documents(minutes=10, seed=seed)) for seed in range(7)]
+    told = [value.replace(b'"id": "', b'"id": "%d-' % seed) for seed, batch in enumerate(batches) for value in batch]
+    size = len(batches[0])
+    for number, codec in enumerate(["none", "gzip", "snappy", "lz4", "zstd"]):
+        producer = Producer({"bootstrap.servers": address, "compression.type": codec, "linger.ms": 50})
+        for value in told[number * size : (number + 1) * size]:
+            producer.produce(topic, value)
+        assert producer.flush(30) == 0
+    producer = Producer({"bootstrap.servers": address, "transactional.id": topic, "compression.type": "lz4"})
+    producer.init_transactions(30)
+    for number, end in ((5, producer.abort_transaction), (6, producer.commit_transaction)):
+        producer.begin_transaction()
+        for value in told[number * size : (number + 1) * size]:
+            producer.produce(topic, value)
+        producer.flush(30)
+        end(30)
+    return len(told) - size
+
+
+async def test_documents_of_another_client_are_read_however_it_packs_them(
+    tmp_path: Path, kafka_address: str, names: TopicSettings, bundle: Path
+) -> None:
+    kafka = KafkaSettings(bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0])
+    daemon = Daemon(tmp_path / "one", kafka, names, bundle)
+    try:
+        await daemon.start().ready()
+        sent = await asyncio.to_thread(write_by_librdkafka, kafka_address, names.documents)
+        await daemon.until(lambda d: d.metric("babelwatch_documents_total", result="opinion") >= sent)
+        assert await daemon.end() == 0
+        said = await opinions(kafka, names, committed=True)
+        of_run = Counter(opinion.document_id[0] for opinion in said)
+        assert of_run == dict.fromkeys("012346", sent // 6)  # of 5, which was aborted, nothing
+        assert await deadletters(kafka, names, committed=True) == []
+    finally:
+        daemon.kill()
 
 
 POISON: list[tuple[bytes | None, str]] = [

@@ -83,9 +83,9 @@ def raise_alarms(
     enough &= window["documents"] >= settings.minimum_documents
     bar = np.log(bar_days / np.maximum(spent[chosen].max(1), 1e-12))
     buckets = np.maximum((clock.bucket_ms - some["onset"][here, signals, best]) / clock.length_ms + 1, 1)
-    one = unit[chosen, None]
-    inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] * one / buckets - 1, 0)
-    needed = inflation / one * (caution[chosen] * np.maximum(bar, MIN_EVIDENCE))[:, None]
+    unit = unit[chosen, None]
+    inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] * unit / buckets - 1, 0)
+    needed = inflation / unit * (caution[chosen] * np.maximum(bar, MIN_EVIDENCE))[:, None]
     raised[chosen] = enough & _matters(settings, window, needed)
     rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
     rows["raised"][raised] = clock.bucket_ms

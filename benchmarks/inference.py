@@ -29,6 +29,7 @@ import onnxruntime as ort
 from monitor.inference.bundle import Bundle
 from monitor.inference.classifier import BatchReport, Classifier
 from monitor.inference.engine import Engine, TokenIds
+from monitor.inference.processor import cpu_options
 from monitor.inference.settings import InferenceSettings
 
 ROOT = Path(__file__).parent.parent
@@ -119,8 +120,7 @@ def bare_ways(engine: Engine, ids: Sequence[TokenIds]) -> list[Bare]:
     cores, pad_id = engine.concurrency, engine.bundle.manifest.pad_id
     ways = []
     for threads, runners in {(cores, 1), (1, cores)}:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options = cpu_options(threads)
         session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         for budget_tokens in (engine.grid.budget_tokens, 4 * engine.grid.budget_tokens):
             name = f"{runners} run(s) of {threads} thread(s), {budget_tokens} tokens"

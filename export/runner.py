@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from monitor.inference.bundle import Bundle, Variant
+from monitor.inference.processor import cpu_options
 
 Outputs = dict[str, NDArray[np.float32]]
 """By head name, logits ``[texts, labels]``; ``embedding`` is ``[texts, hidden]``."""
@@ -73,11 +74,8 @@ def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSessi
         model: A file or its bytes.
         threads: For one run; 0 takes all cores.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = cpu_options(threads)
     options.log_severity_level = 3
-    # CPUs without VNNI add two int8 products in 16 bits and saturate; this takes their exact kernel instead.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     source: Any = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from monitor.errors import BabelwatchError, BundleError, ConfigError
 from monitor.inference.batching import Grid
 from monitor.inference.bundle import Bundle, Variant
+from monitor.inference.processor import cpu_options
 from monitor.inference.settings import InferenceSettings
 
 Device = Literal["cpu", "cuda"]
@@ -225,10 +226,7 @@ def _cpu_session(bundle: Bundle) -> Any:
     model = next(filter(None, map(bundle.model_file, order)), None)
     if model is None:
         raise BundleError("holds no model", where=str(bundle.path))
-    options = ort.SessionOptions()
-    # CPUs without VNNI add two int8 products in 16 bits and saturate; this takes their exact kernel instead.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.intra_op_num_threads = 1
+    options = cpu_options(threads=1)
     options.log_severity_level = _SILENT
     # A memory plan kept for each shape costs memory and, measured, saves no time (60 shapes: 144 MB against 126).
     options.enable_mem_pattern = False

@@ -45,7 +45,7 @@ def export_run(
         vocabulary: Pieces to keep at most; None keeps all.
         max_f1_drop: Points of macro-F1 that any file may lose, instead of each precision's own limit.
         benchmark: Measure the speed.
-        threads: Of onnxruntime; 0 takes all cores.
+        threads: Cores for onnxruntime; 0 takes all.
 
     Raises:
         ExportError: Something cannot be read, or a file is over its limits; then no bundle is written.

@@ -46,9 +46,12 @@ def int8_matmuls(model: onnx.ModelProto, keep: Container[str] = ()) -> list[str]
     drop: set[str] = set()
     add = [
         numpy_helper.from_array(np.float32(1 / 127), "int8_step"),
+        numpy_helper.from_array(np.float32(-1 / 127), "int8_step_down"),
         numpy_helper.from_array(_TINY, "int8_tiny"),
         numpy_helper.from_array(np.float32(1), "int8_one"),
         numpy_helper.from_array(np.uint8(128), "int8_middle"),
+        numpy_helper.from_array(np.int8(0), "int8_zero"),
+        numpy_helper.from_array(np.array([-1], np.int64), "int8_flat"),
     ]
     done = []
     for node in model.graph.node:
@@ -67,13 +70,12 @@ def int8_matmuls(model: onnx.ModelProto, keep: Container[str] = ()) -> list[str]
             add += [
                 numpy_helper.from_array(values, f"{name}_int8"),
                 numpy_helper.from_array(scales, f"{name}_scale"),
-                numpy_helper.from_array(np.zeros(len(scales), np.int8), f"{name}_zero"),
             ]
         product = f"{node.output[0]}_unscaled"
         nodes += [
             helper.make_node(
                 "MatMulIntegerToFloat",
-                [quantised, f"{name}_int8", "int8_one", f"{name}_scale", "int8_middle", f"{name}_zero"],
+                [quantised, f"{name}_int8", "int8_one", f"{name}_scale", "int8_middle", "int8_zero"],
                 [product],
                 name=f"{node.name}_int8",
                 domain=CONTRIB,
@@ -89,16 +91,31 @@ def int8_matmuls(model: onnx.ModelProto, keep: Container[str] = ()) -> list[str]
 
 
 def _quantise_rows(source: str, quantised: str, scale: str) -> list[onnx.NodeProto]:
+    """Nodes that give the rows of `source` in 8 bits, and their scales with a last axis of 1.
+
+    A pass over all values costs as much as its memory: the extremes are reduced without an ``Abs`` before them, and one
+    ``QuantizeLinear`` divides, rounds to the nearest even, shifts by 128 and saturates. It takes a scale for each index of one
+    axis, so for it the rows are one axis.
+    """
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node(kind, inputs, [output], name=output, **attributes)
+
+    middle = helper.make_tensor("value", TensorProto.UINT8, [1], [128])
     return [
-        helper.make_node("Abs", [source], [f"{source}_abs"], name=f"{source}_abs"),
-        helper.make_node(
-            "ReduceMax", [f"{source}_abs"], [f"{source}_max"], name=f"{source}_max", axes=[-1], keepdims=1
-        ),
-        helper.make_node("Mul", [f"{source}_max", "int8_step"], [f"{source}_step"], name=f"{source}_step"),
-        helper.make_node("Add", [f"{source}_step", "int8_tiny"], [scale], name=scale),
-        helper.make_node("Div", [source, scale], [f"{source}_unit"], name=f"{source}_unit"),
-        # Rounds to the nearest even, shifts by 128 and saturates in one pass.
-        helper.make_node("QuantizeLinear", [f"{source}_unit", "int8_one", "int8_middle"], [quantised], name=quantised),
+        node("ReduceMax", [source], f"{source}_high", axes=[-1], keepdims=1),
+        node("ReduceMin", [source], f"{source}_low", axes=[-1], keepdims=1),
+        node("Mul", [f"{source}_high", "int8_step"], f"{source}_step_high"),
+        node("Mul", [f"{source}_low", "int8_step_down"], f"{source}_step_low"),
+        node("Max", [f"{source}_step_high", f"{source}_step_low"], f"{source}_step"),
+        node("Add", [f"{source}_step", "int8_tiny"], scale),
+        node("Reshape", [scale, "int8_flat"], f"{scale}_flat"),
+        node("Shape", [f"{scale}_flat"], f"{source}_count"),
+        node("ConstantOfShape", [f"{source}_count"], f"{source}_middles", value=middle),
+        node("Flatten", [source], f"{source}_rows", axis=-1),
+        node("QuantizeLinear", [f"{source}_rows", f"{scale}_flat", f"{source}_middles"], f"{quantised}_rows", axis=0),
+        node("Shape", [source], f"{source}_shape"),
+        node("Reshape", [f"{quantised}_rows", f"{source}_shape"], quantised),
     ]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -20,6 +19,7 @@ from export.onnx import to_onnx
 from export.runner import Outputs, batches, collect, onnx_run, session
 from export.texts import Texts
 from monitor.inference.bundle import Calibration, Manifest, Variant, find_calibration
+from monitor.inference.engine import usable_cpus
 from training import corpus, vocabulary
 from training.model import cut_embedding
 from training.vocabulary import pad_id as find_pad_id
@@ -52,6 +52,7 @@ class ExportOptions:
     trim_limits: parity.Limits = _TRIM_LIMITS
     benchmark: bool = True
     threads: int = 0
+    """Cores to use; 0 takes all."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ def export_bundle(
         # A CPU has no fp16 products: it would tell nothing of a GPU.
         candidates |= {variant: (data, tokenizer) for variant, data in models.items() if variant != "fp16"}
         speeds = benchmark.throughput(
-            candidates, timed, prefix=checkpoint.text_prefix, pad_id=pad_id, threads=options.threads
+            candidates,
+            timed,
+            prefix=checkpoint.text_prefix,
+            pad_id=pad_id,
+            cores=options.threads or usable_cpus(),
         )
         lengths = benchmark.length_percentiles(tokenizer, timed, checkpoint.text_prefix)
 
@@ -249,12 +254,12 @@ def _models(
 ) -> dict[Variant, bytes]:
     config = cast(Any, checkpoint.model.encoder).config
     traced = to_onnx(checkpoint.model, heads)
-    fused = optimise.fuse(traced, config.model_type, config.num_attention_heads, config.hidden_size)
-    optimise.cut_positions(fused, getattr(config, "max_position_embeddings", 0), checkpoint.max_length)
     models: dict[Variant, bytes] = {}
     for variant in variants:
-        graph = onnx.ModelProto()
-        graph.CopyFrom(fused)
+        graph = optimise.fuse(
+            traced, config.model_type, config.num_attention_heads, config.hidden_size, attention=variant == "fp16"
+        )
+        optimise.cut_positions(graph, getattr(config, "max_position_embeddings", 0), checkpoint.max_length)
         if variant == "int8":
             quantise.int8_matmuls(graph)
             quantise.int4_embeddings(graph)

@@ -37,7 +37,7 @@ def test_the_graph_of_any_encoder_says_what_pytorch_says(kind: str) -> None:
         encoder.pooler = None
     model = Classifier(cast(Any, encoder), {"a": torch.nn.Linear(32, 3)}, "mean").eval()
     plain = to_onnx(model, ["a"])
-    for graph in (plain, fuse(plain, kind, 4, 32)):
+    for graph in (plain, *(fuse(plain, kind, 4, 32, attention=fused) for fused in (False, True))):
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
         assert [output.name for output in session.get_outputs()] == ["a", EMBEDDING]
         for rows, tokens in ((1, 5), (3, 17)):  # neither is the shape that was traced

@@ -96,6 +96,20 @@ def test_a_row_gives_the_same_bits_alone_and_among_others() -> None:
         assert np.array_equal(alone[0], together[i, :4])
 
 
+@given(
+    rows=hnp.arrays(np.float32, (2, 3, 8), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+    places=st.sets(st.integers(0, 5)),
+)
+def test_rows_are_rounded_to_the_nearest_even_step_of_their_largest_value(rows: np.ndarray, places: set[int]) -> None:
+    rows.reshape(6, 8)[sorted(places)] = 0
+    model = product(np.eye(8, dtype=np.float32))
+    quantise.int8_matmuls(model)
+    (found,) = session(model.SerializeToString()).run(None, {"x": rows})
+    scales = np.abs(rows).max(axis=-1, keepdims=True) * np.float32(1 / 127) + quantise._TINY
+    step = np.float32(1) / np.float32(127)  # of the weights, which are 127 of them
+    assert np.array_equal(found, np.rint(rows / scales) * 127 * step * scales)
+
+
 def test_nodes_can_be_kept_wide() -> None:
     model = product(np.ones((64, 16), np.float32))
     assert quantise.int8_matmuls(model, keep={"m"}) == []

@@ -241,12 +241,13 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_fusion_keeps_products_apart_from_attention(checkpoint: Path) -> None:
-    """What int8 rests on: fused attention, and every projection a product with a constant matrix."""
+@pytest.mark.parametrize("attention", [True, False])
+def test_fusion_keeps_products_apart_from_attention(checkpoint: Path, attention: bool) -> None:
+    """What int8 rests on: attention fused or not, every projection is a product with a constant matrix."""
     whole = load_checkpoint(checkpoint)
     from export.onnx import to_onnx
 
-    fused = optimise.fuse(to_onnx(whole.model, ["sentiment", "topic"]), "bert", 4, 32)
+    fused = optimise.fuse(to_onnx(whole.model, ["sentiment", "topic"]), "bert", 4, 32, attention=attention)
     kinds = [node.op_type for node in fused.graph.node]
-    assert kinds.count("MultiHeadAttention") == 2
+    assert kinds.count("MultiHeadAttention") == 2 * attention
     assert len(quantise.int8_matmuls(fused)) == 12

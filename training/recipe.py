@@ -155,6 +155,8 @@ class Recipe(Settings):
                 problems += [
                     f"stages.{place}.head_weights.{h}: no such head" for h in stage.head_weights if h not in self.heads
                 ]
+                if stage.cache_frozen:
+                    problems += [f"stages.{place}.cache_frozen: {why}" for why in _not_cached(stage)]
         folders = [self.folder(place) for place in range(len(self.stages))]
         problems += [
             f"stages: {name!r} is the name of two; give one another `name`"
@@ -173,6 +175,15 @@ class Recipe(Settings):
         """Name of the folder of the stage at a place."""
         stage = self.stages[place]
         return stage.name or stage.type
+
+
+def _not_cached(stage: LoopSettings) -> list[str]:
+    """Why what its frozen layers give cannot be kept."""
+    if not isinstance(stage, FinetuneSettings | TransferSettings):
+        return ["is for the stages finetune and transfer"]
+    if not stage.freeze_embeddings or not stage.freeze_layers:
+        return ["needs freeze_embeddings = true and freeze_layers of 1 or more"]
+    return []
 
 
 _TYPES = frozenset({"finetune", "transfer", "align", "distil", "translate", "switch"})

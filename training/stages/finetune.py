@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from training import sampling
 from training.data.examples import Dataset, Example
 from training.errors import TrainingError
 from training.loop import Plan, precision_of, train
+from training.lower import LowerLayers
 from training.metrics import macro_f1
 from training.model import Classifier, Texts, load_classifier, predict, save_classifier
 from training.sharding import whole_weights
@@ -53,12 +55,20 @@ def run(context: Context, folder: Path) -> None:
     )
     if accelerator.distributed_type is DistributedType.FSDP:
         raise TrainingError("shards by itself", where="accelerate", hint="launch without FSDP, and set shard = true")
+    lower = None
+    if settings.cache_frozen:
+        if accelerator.num_processes > 1:
+            raise TrainingError("needs a single process", where="cache_frozen", hint="or set it to false")
+        lower = LowerLayers(
+            model.to(accelerator.device), settings.freeze_layers, texts, {p for batch in plan.batches for p in batch},
+            context.work / "frozen", precision_of(settings.precision, accelerator.device),
+        )  # fmt: skip
     evaluate = evaluator(model, tokenizer, data.validation, context, accelerator, settings)
     tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
     context.say(f"{len(examples):,} texts, {len(plan.batches):,} batches, {int(np.mean(texts.lengths))} tokens a text")
     try:
         progress = train(
-            model, plan, Supervised(examples, texts, settings, model, accelerator.device), settings,
+            model, plan, Supervised(examples, texts, settings, model, accelerator.device, lower), settings,
             seed=seed, work=context.work, accelerator=accelerator, evaluate=evaluate,
             track=tracker.log, say=context.say,
             unfreeze_every=settings.unfreeze_every if isinstance(settings, TransferSettings) else 0.0,
@@ -133,9 +143,15 @@ class Supervised:
     """
 
     def __init__(
-        self, examples: Sequence[Example], texts: Texts, settings: LoopSettings, model: Classifier, device: torch.device
+        self,
+        examples: Sequence[Example],
+        texts: Texts,
+        settings: LoopSettings,
+        model: Classifier,
+        device: torch.device,
+        lower: LowerLayers | None = None,
     ) -> None:
-        self._texts, self._settings, self._device = texts, settings, device
+        self._texts, self._settings, self._device, self._lower = texts, settings, device, lower
         self._names = list(model.about.heads)
         self._heads = np.array([self._names.index(example.head) for example in examples])
         self._labels = np.array([example.label for example in examples])
@@ -152,7 +168,8 @@ class Supervised:
         twice = self._settings.r_drop > 0
         if twice:
             ids, mask = torch.cat([ids, ids]), torch.cat([mask, mask])
-        logits: Mapping[str, Tensor] = model(ids, mask)
+        with self._lower.given(places, 1 + twice) if self._lower else nullcontext():
+            logits: Mapping[str, Tensor] = model(ids, mask)
         heads, labels = self._heads[list(places)], self._labels[list(places)]
         total = torch.zeros((), device=self._device)
         for number, name in enumerate(self._names):

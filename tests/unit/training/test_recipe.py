@@ -62,6 +62,19 @@ def test_what_does_not_fit_together_is_told(tmp_path: Path) -> None:
     assert "'finetune' is the name of two" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('type = "finetune"\n', "needs freeze_embeddings = true and freeze_layers of 1 or more"),
+        ('type = "finetune"\nfreeze_layers = 2\nfreeze_embeddings = false\n', "needs freeze_embeddings = true"),
+        ('type = "align"\nparallel = ["x.tsv"]\nfreeze_layers = 2\n', "is for the stages finetune and transfer"),
+    ],
+)
+def test_only_what_is_frozen_and_supervised_is_kept(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(TrainingError, match=f"stages.0.cache_frozen: {said}"):
+        load(tmp_path, GOOD.replace('type = "finetune"\n', more + "cache_frozen = true\n"))
+
+
 @pytest.mark.parametrize("text", ["name = ", "name = 'a'\nname = 'b'"])
 def test_what_is_not_toml_is_told(tmp_path: Path, text: str) -> None:
     with pytest.raises(TrainingError, match="is not TOML"):

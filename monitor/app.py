@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import structlog
+from aiokafka import AIOKafkaProducer
 
 from monitor.broker import client
+from monitor.broker.committed import last_committed
 from monitor.broker.embedded import EmbeddedBroker
 from monitor.broker.reading import end_of
 from monitor.broker.settings import KafkaSettings, TopicSettings, topic_configs
@@ -42,6 +44,7 @@ from monitor.inference.engine import Engine
 from monitor.inference.probe import deadly
 from monitor.metrics import Metrics
 from monitor.records import Alert, Pulse
+from monitor.roles.alignment import Alignment
 from monitor.roles.classify import ClassifyProcessor
 from monitor.roles.correlate import CorrelateProcessor
 from monitor.roles.detect import DetectProcessor, check_partitions
@@ -185,6 +188,8 @@ class App:
         )
         stack.push_async_callback(client.stop, producer)
         self.desk.producer = producer
+        if (role := self._roles.get("classify")) is not None:
+            jobs.append(self._align(role, producer).run(self._stopping))
         jobs.append(beat(self._pulses.look, producer, topics.pulse, self._stopping, self._on_pulse))
         if self.config.http.enabled and self.config.http.page:
             jobs.append(
@@ -246,6 +251,17 @@ class App:
             classifier=classifier, closed_at=config.detection.closed_at,
             deadly=partial(deadly, config.inference), metrics=self.metrics,
         )  # fmt: skip
+
+    def _align(self, role: StreamRole, producer: AIOKafkaProducer) -> Alignment:
+        partitions = range(self.partitions[role.topic])
+        alignment = Alignment(
+            # What is ahead of the slowest partition then costs a detector no more than what it keeps to explain by.
+            int(self.config.alerts.evidence_hours * 3_600_000),
+            lambda: last_committed(producer.client, role.group, role.topic, partitions),
+            role.end,
+        )
+        role.held = lambda: alignment.held
+        return alignment
 
     def _make_detect(self, partitions: dict[str, int], transactions: bool) -> None:
         config = self.config

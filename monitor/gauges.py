@@ -37,6 +37,7 @@ def provide_process(metrics: Metrics, roles: Mapping[str, StreamRole], watchlist
         "babelwatch_backlog_records",
         lambda: [((r.name, str(p)), n) for r in roles.values() for p, n in r.positions().items()],
     )
+    provide("babelwatch_held_partitions", lambda: [((), r.waiting) for r in roles.values() if r.name == "classify"])
     provide("babelwatch_role_ready", lambda: [((role.name,), float(role.ready)) for role in roles.values()])
     provide("babelwatch_held_alerts", lambda: _held(roles))
     provide("babelwatch_tasks", lambda: [((), len(asyncio.all_tasks()))])

@@ -181,6 +181,11 @@ class Metrics:
                 ("role", "partition"),
             ),
             ("backlog_records", "Records taken and not yet committed.", ("role", "partition")),
+            (
+                "held_partitions",
+                "Partitions of documents that wait, because a slower one is further behind than `alerts.evidence_hours`.",
+                (),
+            ),
             ("tasks", "Tasks alive on the event loop; growth without an end is a leak.", ()),
             ("model_queue_documents", "Documents waiting for the model.", ()),
             ("series", "Series followed by the detect role.", ("partition",)),

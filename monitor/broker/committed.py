@@ -1,8 +1,9 @@
-"""Where a consumer group stands in a partition, asked so that a transaction that is still being settled is waited for."""
+"""Where a consumer group stands, with the notes beside its offsets; asked so that a transaction being settled can be waited for."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -81,18 +82,20 @@ class _RequestV7(RequestStruct):  # type: ignore[misc]
     )
 
 
-class _StableOffsetFetch(Request[_RequestV7]):  # type: ignore[misc]
+class _OffsetFetch(Request[_RequestV7]):  # type: ignore[misc]
     """OffsetFetch v7 (KIP-447), which aiokafka does not have; brokers since 2.5 do, and all that have transactions we use."""
 
     API_KEY = 9
 
-    def __init__(self, group: str, partition: TopicPartition) -> None:
+    def __init__(self, group: str, topic: str, partitions: Sequence[int], *, stable: bool) -> None:
         self._group = group
-        self._partition = partition
+        self._topic = topic
+        self._partitions = partitions
+        self._stable = stable
 
     def build(self, request_struct_class: type[_RequestV7]) -> _RequestV7:
-        topics: list[Any] = [(self._partition.topic, [self._partition.partition], {})]
-        return request_struct_class(self._group, topics, True, {})
+        topics: list[Any] = [(self._topic, list(self._partitions), {})]
+        return request_struct_class(self._group, topics, self._stable, {})
 
 
 async def fetch_committed(client: AIOKafkaClient, group: str, partition: TopicPartition) -> Committed | None:
@@ -105,17 +108,39 @@ async def fetch_committed(client: AIOKafkaClient, group: str, partition: TopicPa
         KafkaError: the coordinator cannot be reached, or refuses.
     """
     while True:
-        node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-        answer: Any = await client.send(node, _StableOffsetFetch(group, partition), group=ConnectionGroup.COORDINATION)
-        entries = [entry for _, partitions, _ in answer.topics for entry in partitions]
-        code = answer.error_code or next((entry[4] for entry in entries), 0)
-        if code == UNSTABLE:
-            await asyncio.sleep(RETRY_S)
-            continue
-        if code:
-            raise _error(code)
-        _, offset, _, note, _, _ = entries[0]
-        return Committed(offset, note or "") if offset >= 0 else None
+        code, found = await _ask(client, group, partition.topic, [partition.partition], stable=True)
+        if code != UNSTABLE:
+            return _told(code, found).get(partition.partition)
+        await asyncio.sleep(RETRY_S)
+
+
+async def last_committed(
+    client: AIOKafkaClient, group: str, topic: str, partitions: Sequence[int]
+) -> dict[int, Committed]:
+    """The group's offsets as they are at this moment, by partition; those where nothing was ever committed are left out.
+
+    Raises:
+        KafkaError: the coordinator cannot be reached, or refuses.
+    """
+    return _told(*await _ask(client, group, topic, partitions, stable=False))
+
+
+async def _ask(
+    client: AIOKafkaClient, group: str, topic: str, partitions: Sequence[int], *, stable: bool
+) -> tuple[int, dict[int, Committed]]:
+    """The first error, and what was told."""
+    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+    request = _OffsetFetch(group, topic, partitions, stable=stable)
+    answer: Any = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+    entries = [entry for _, told, _ in answer.topics for entry in told]
+    code = answer.error_code or next((entry[4] for entry in entries if entry[4]), 0)
+    return code, {entry[0]: Committed(entry[1], entry[3] or "") for entry in entries if entry[1] >= 0}
+
+
+def _told(code: int, found: dict[int, Committed]) -> dict[int, Committed]:
+    if code:
+        raise _error(code)
+    return found
 
 
 def _error(code: int) -> KafkaError:

@@ -11,6 +11,7 @@ from aiokafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
     IllegalOperation,
+    IncompatibleBrokerVersion,
     InvalidProducerEpoch,
     KafkaError,
     ProducerFenced,
@@ -142,16 +143,24 @@ class PlainWriter:
     """Outputs first, then the offset: at least once. Deterministic ids let readers drop the repeats."""
 
     def __init__(
-        self, producer: AIOKafkaProducer, consumer: Callable[[], AIOKafkaConsumer], partition: TopicPartition
+        self,
+        producer: AIOKafkaProducer,
+        consumer: Callable[[], AIOKafkaConsumer],
+        group: str,
+        partition: TopicPartition,
     ) -> None:
         self._producer = producer
         self._consumer = consumer
+        self._group = group
         self._partition = partition
 
     async def start(self) -> Committed | None:
         """The shared producer is started by its owner."""
         async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-            offset = await self._consumer().committed(self._partition)
+            try:
+                return await fetch_committed(self._producer.client, self._group, self._partition)
+            except IncompatibleBrokerVersion:  # it does not know the request that tells notes too
+                offset = await self._consumer().committed(self._partition)
         return Committed(offset) if offset is not None else None
 
     async def write(self, outputs: Sequence[Output], next_offset: int, note: str = "") -> None:

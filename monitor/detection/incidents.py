@@ -60,7 +60,11 @@ class AlertSettings(Settings):
         description="Many at once: this part of all entities, and more than chance explains. One incident then tells of all.",
     )
     evidence_hours: float = Field(
-        6.0, gt=0, le=168, description="How long posts and counts are kept in memory for explanations, in hours."
+        6.0,
+        gt=0,
+        le=168,
+        description="How long posts and counts are kept in memory for explanations, in hours; and how far a documents partition is "
+        "read ahead of the slowest (an hour at least), since that is kept too.",
     )
     posts: int = Field(10, ge=0, le=50, description="Representative posts in an alert.")
 

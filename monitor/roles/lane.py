@@ -33,6 +33,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     """How often work was begun here; a commit of finished work takes it away."""
     memo: str = ""
     """The processor's, about the records before the offset."""
+    read_to: int = 0
+    """Beyond the offset there is no record before this one: what stands there are the markers of transactions."""
 
 
 CARE_AFTER = 2
@@ -92,7 +94,7 @@ class Lane:
         partition: The input partition.
         new_processor: Makes a processor with no state.
         new_writer: Makes a writer; starting it fences older ones.
-        at_end: Asks the broker whether the partition has been read to its end.
+        read_to_end: Asks the broker whether the partition has been read to its end; the client's position if so, else None.
         opened: Called with the position when the lane can take records from it.
         commit_interval_s: Least time between commits.
         on_commit: Called after each commit with the number of outputs and the seconds it took.
@@ -104,7 +106,7 @@ class Lane:
         *,
         new_processor: Callable[[], Processor],
         new_writer: Callable[[], Writer],
-        at_end: Callable[[TopicPartition], Awaitable[bool]],
+        read_to_end: Callable[[TopicPartition], Awaitable[int | None]],
         opened: Callable[[TopicPartition, int | None], Awaitable[None]],
         commit_interval_s: float,
         on_commit: Callable[[int, float], None],
@@ -117,7 +119,7 @@ class Lane:
         """Since when nothing came although the partition holds more (`time.monotonic`); None while all is well."""
         self._new_processor = new_processor
         self._new_writer = new_writer
-        self._at_end = at_end
+        self._read_to_end = read_to_end
         self._opened = opened
         self._commit_interval_s = commit_interval_s
         self._on_commit = on_commit
@@ -128,6 +130,7 @@ class Lane:
         self._expected: int | None = None
         self._ledger: Ledger[Output] = Ledger(0)
         self._asides: list[Output] = []
+        self._read_to = 0
         self._writing = 0
         self._writing_bytes = 0
         self._changed = asyncio.Event()
@@ -232,7 +235,7 @@ class Lane:
         processor = self._new_processor()
         self._chunk = processor.chunk
         self.processor = processor
-        note = _note(committed)
+        note = read_note(committed)
         begun = note.begun
         careful_until = committed.offset + MAX_CONCURRENT * self._chunk if committed and begun >= CARE_AFTER else 0
         alone = bool(careful_until) and begun >= ALONE_AFTER
@@ -283,15 +286,16 @@ class Lane:
             # The next claim is checked only when the last one is written: what it vouches for lies before that.
             return
         try:
-            ended = await self._at_end(self.partition)
+            read_to = await self._read_to_end(self.partition)
         except (KafkaError, TimeoutError) as error:
             # A broker that does not answer is not silence: what was written meanwhile would come late.
             log.debug("end.unknown", partition=self.partition.partition, reason=explain(error))
             return
-        if not ended:
+        if read_to is None:
             self.behind_since = self.behind_since or time.monotonic()
         elif not self._queue:
             self.behind_since = None
+            self._read_to = read_to
             self._asides = await processor.idle()
             self._finished.set()
 
@@ -316,7 +320,7 @@ class Lane:
             last = time.monotonic()
             before, before_bytes = self._ledger.records, self._ledger.size_bytes
             outputs, offset = self._ledger.take()
-            memo = self._ledger.memo
+            note = Note(memo=self._ledger.memo, read_to=self._read_to if self._asides else 0)
             outputs += self._asides
             self._asides = []
             self._committing = True
@@ -324,7 +328,7 @@ class Lane:
             self._writing_bytes = before_bytes - self._ledger.size_bytes
             outputs = squash(outputs)
             async with one_at_a_time:
-                await writer.write(outputs, offset, _noted(Note(memo=memo)))
+                await writer.write(outputs, offset, _noted(note))
             self._writing = self._writing_bytes = 0
             self._committing = False
             self._committed_once.set()
@@ -342,7 +346,7 @@ def _size(records: Sequence[ConsumerRecord[bytes, bytes]]) -> int:
     return sum(max(record.serialized_value_size, 0) for record in records)
 
 
-def _note(committed: Committed | None) -> Note:
+def read_note(committed: Committed | None) -> Note:
     """The note beside an offset; an empty one when somebody else wrote it."""
     try:
         return msgspec.json.decode(committed.note, type=Note) if committed and committed.note else Note()

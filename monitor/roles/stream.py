@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
@@ -62,6 +62,8 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self.started = False
         self.new_processor: Callable[[TopicPartition], Processor]
         """Makes the processor of one partition; set before `run`."""
+        self.held: Callable[[], Mapping[int, int | None]] = dict
+        """Partitions that wait for slower ones, of which nothing more is taken, and where they end."""
         self._settings = settings
         self._transactions = transactions
         self._metrics = metrics
@@ -82,15 +84,24 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
     def lags(self) -> Iterable[tuple[int, int]]:
         """(partition, records behind) of each assigned partition, as of the last fetch."""
         assigned = self._consumer.assignment() if self._consumer else ()
+        held = self.held()
         for partition, lane in self._lanes.items():
             # Within a rebalance lanes stay, and the client has nothing: it would raise.
             end = self._consumer.highwater(partition) if self._consumer and partition in assigned else None
+            # Of a partition that waits nothing is fetched, and so the client does not learn that it grows.
+            end = max(end or 0, held.get(partition.partition) or 0) or end
             if end is not None and lane.position is not None:
                 yield partition.partition, max(0, end - lane.position + lane.backlog)
 
     def positions(self) -> dict[int, int]:
         """Backlog by partition: records taken and not yet committed."""
         return {partition.partition: lane.backlog for partition, lane in self._lanes.items()}
+
+    @property
+    def waiting(self) -> int:
+        """How many of our partitions wait for slower ones."""
+        held = self.held()
+        return sum(partition.partition in held for partition in self._lanes)
 
     def partitions(self) -> list[TopicPartition]:
         """What is assigned."""
@@ -115,7 +126,11 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
     def _stuck(self) -> bool:
         """A client that silently stopped to fetch (aiokafka#1037): the broker answers that there is more, and nothing comes."""
         limit = time.monotonic() - STUCK_S
-        stuck = [lane for lane in self._lanes.values() if lane.behind_since is not None and lane.behind_since < limit]
+        stuck = [
+            lane
+            for partition, lane in self._lanes.items()
+            if partition not in self._paused and lane.behind_since is not None and lane.behind_since < limit
+        ]
         if stuck:
             log.error("client.stuck", role=self.name, partitions=[lane.partition.partition for lane in stuck])
         return bool(stuck)
@@ -161,19 +176,22 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         self.beat_at = time.monotonic()
 
     def _balance(self) -> None:
-        """Pause what is full, resume at half: hysteresis, since a pause throws away what was fetched ahead."""
+        """Pause what is full or held, resume at half: hysteresis, since a pause throws away what was fetched ahead."""
         assert self._consumer is not None
         full = self._settings.backlog_records
         full_bytes = (self._settings.backlog_mib << 20) // max(1, len(self._lanes))
         assigned = self._consumer.assignment()
+        held = self.held()
         for partition, lane in self._lanes.items():
             if partition not in assigned or not lane.ready:
                 continue
+            waits = partition.partition in held
             if partition in self._paused:
-                if lane.backlog <= full // 2 and lane.backlog_bytes <= full_bytes // 2:
+                if lane.backlog <= full // 2 and lane.backlog_bytes <= full_bytes // 2 and not waits:
                     self._paused.discard(partition)
+                    lane.behind_since = None
                     self._consumer.resume(partition)
-            elif lane.backlog >= full or lane.backlog_bytes >= full_bytes:
+            elif waits or lane.backlog >= full or lane.backlog_bytes >= full_bytes:
                 self._paused.add(partition)
                 self._consumer.pause(partition)
                 self._metrics.paused.labels(self.name).inc()
@@ -242,7 +260,7 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             partition,
             new_processor=lambda: self.new_processor(partition),
             new_writer=lambda: self._new_writer(partition),
-            at_end=self._read_to_end,
+            read_to_end=self._read_to_end,
             opened=self._opened,
             commit_interval_s=self._settings.commit_interval_s,
             on_commit=self._count_commit,
@@ -261,17 +279,31 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.seek(partition, position)
         self._consumer.resume(partition)
 
-    async def _read_to_end(self, partition: TopicPartition) -> bool:
+    async def _read_to_end(self, partition: TopicPartition) -> int | None:
         assert self._consumer is not None
         async with asyncio.timeout(ASK_TIMEOUT_S):
             # By the client's own position: it lies behind the markers of transactions, which are no records.
-            return not await is_behind(self._consumer, await self._consumer.end_offsets([partition]))
+            position = int(await self._consumer.position(partition))
+            behind = await is_behind(self._consumer, await self._consumer.end_offsets([partition]))
+            return None if behind else position
+
+    async def end(self, partition: int) -> int:
+        """The offset behind the last record of a partition of the topic, whoever has it.
+
+        Raises:
+            KafkaError, TimeoutError: it is not known.
+        """
+        if (consumer := self._consumer) is None:
+            raise KafkaError(f"{self.name} is not connected")
+        place = TopicPartition(self.topic, partition)
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            return int((await consumer.end_offsets([place]))[place])
 
     def _new_writer(self, partition: TopicPartition) -> Writer:
         if self._transactions:
             return TransactionalWriter(self._settings, self.group, partition)
         assert self._producer is not None
-        return PlainWriter(self._producer, lambda: self._consumer, partition)
+        return PlainWriter(self._producer, lambda: self._consumer, self.group, partition)
 
     def _count_commit(self, outputs: int, seconds: float) -> None:
         self._metrics.commits.labels(self.name).inc()

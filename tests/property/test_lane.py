@@ -25,7 +25,7 @@ class Member:
             PARTITION,
             new_processor=lambda: Summing(broker),
             new_writer=broker.writer,
-            at_end=self._at_end,
+            read_to_end=self._read_to_end,
             opened=self._opened,
             commit_interval_s=0.5,
             on_commit=lambda outputs, seconds: None,
@@ -36,9 +36,9 @@ class Member:
     async def _opened(self, partition: object, position: int | None) -> None:
         self._next = position or 0
 
-    async def _at_end(self, partition: object) -> bool:
+    async def _read_to_end(self, partition: object) -> int | None:
         await self.broker.settle()
-        return self._next >= self.broker.end
+        return self._next if self._next >= self.broker.end else None
 
     async def _feed(self) -> None:
         while True:
@@ -95,6 +95,6 @@ def test_each_record_is_counted_once_and_in_order(seed: int, trouble: float, mem
     assert [int(output.value or b"") for output in written] == [record.offset for record in broker.log]
     assert [int(output.key or b"") for output in written] == list(range(1, len(written) + 1))
     assert broker.committed is not None
-    assert msgspec.json.decode(broker.committed.note, type=Note) == Note(memo=str(len(broker.log)))
+    assert msgspec.json.decode(broker.committed.note, type=Note) == Note(memo=str(len(broker.log)), read_to=broker.end)
     # At its end and silent it says so, and only then: the claim counts everything.
     assert [output.value for output in broker.outputs if output.topic == "idle"][-1] == b"%d" % len(broker.log)

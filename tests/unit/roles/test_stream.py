@@ -17,7 +17,7 @@ async def test_lag_is_unknown_while_the_group_decides_anew() -> None:
     role = StreamRole("classify", partition.topic, settings=kafka, transactions=True, metrics=Metrics())
     role._consumer = client.consumer(kafka, group="g", read_committed=True)
     role._lanes[partition] = lane = Lane(
-        partition, new_processor=None, new_writer=None, at_end=None, opened=None, commit_interval_s=1, on_commit=None  # type: ignore[arg-type]
+        partition, new_processor=None, new_writer=None, read_to_end=None, opened=None, commit_interval_s=1, on_commit=None  # type: ignore[arg-type]
     )  # fmt: skip
     lane._expected = 5
     assert list(role.lags()) == []

@@ -131,7 +131,7 @@ def begin_at_zero(metrics: Metrics, config: Config, roles: Collection[str]) -> N
         metrics.dead_letters.labels("correlate", "not_a_step")
     for role in ("classify", "detect", "correlate", *(f"notify.{sink.name}" for sink in config.sinks)):
         if role.partition(".")[0].replace("correlate", "detect") in roles:
-            for counter in (metrics.commits, metrics.outputs, metrics.rebalances, metrics.paused):
+            for counter in (metrics.commits, metrics.outputs, metrics.rebalances, metrics.paused, metrics.expired):
                 counter.labels(role)
     if "notify" in roles:
         for sink in config.sinks:

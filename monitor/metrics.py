@@ -147,6 +147,11 @@ class Metrics:
         self.outputs = counter("outputs_total", "Records written.", "role")
         self.rebalances = counter("rebalances_total", "Assignments received from the group.", "role")
         self.paused = counter("pauses_total", "Times a full partition was paused (back-pressure).", "role")
+        self.expired = counter(
+            "expired_records_total",
+            "Records that the broker deleted (its retention) before the role had read them.",
+            "role",
+        )
         # notify
         self.deliveries = counter(
             "deliveries_total",

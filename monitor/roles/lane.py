@@ -174,6 +174,11 @@ class Lane:
             self.behind_since = None
             self._changed.set()
 
+    def skip_to(self, offset: int) -> None:
+        """What lies before is not to be had any more."""
+        if self._expected is not None:
+            self._expected = max(self._expected, offset)
+
     async def drain(self, deadline: float) -> bool:
         """Finish and commit what was taken; True when nothing is left at `deadline` (`time.monotonic`)."""
         self._draining = True

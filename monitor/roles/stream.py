@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
 from monitor.broker import client
@@ -137,7 +137,10 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _join(self) -> None:
         self._assigned_once = self._leaving = False
-        consumer = client.consumer(self._settings, group=self.group, read_committed=self._transactions)
+        # No reset: the client would go on behind what the broker has deleted, and tell nobody.
+        consumer = client.consumer(
+            self._settings, group=self.group, read_committed=self._transactions, auto_offset_reset="none"
+        )
         try:
             if not self._transactions:
                 self._producer = client.producer(self._settings)
@@ -158,6 +161,12 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
             batches = await self._consumer.getmany(
                 timeout_ms=int(POLL_S * 1000), max_records=self._settings.poll_records
             )
+        except OffsetOutOfRangeError as error:
+            await self._go_on_behind_the_gap(error.args[0])
+            return
+        except NoOffsetForPartitionError:
+            await asyncio.sleep(POLL_S)  # its lane will say where to begin
+            return
         except KafkaError as error:
             log.warning("fetch.failed", role=self.name, reason=client.explain(error))
             await asyncio.sleep(1.0)
@@ -174,6 +183,31 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._reopen_lost()
         self._balance()
         self.beat_at = time.monotonic()
+
+    async def _go_on_behind_the_gap(self, places: Mapping[TopicPartition, int]) -> None:
+        """What we were to read next is not there: the broker has deleted it, or the topic was made anew."""
+        assert self._consumer is not None
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                oldest = await self._consumer.beginning_offsets(list(places))
+        except (KafkaError, TimeoutError) as error:
+            log.warning("fetch.failed", role=self.name, reason=client.explain(error))
+            return
+        for partition, position in places.items():
+            if partition not in self._consumer.assignment():
+                continue
+            gone = oldest[partition] - position
+            where = {"role": self.name, "topic": partition.topic, "partition": partition.partition}
+            if gone > 0:
+                log.error("records.expired", **where, records=gone, hint="the topic's retention is shorter than what was "
+                          "left to read: lengthen it, or read faster")  # fmt: skip
+                self._metrics.expired.labels(self.name).inc(gone)
+            else:
+                log.error("partition.shorter", **where, position=position, hint="the topic was made anew, or its leader "
+                          f"lost records: stop Babelwatch, and reset the offsets of the group {self.group}")  # fmt: skip
+            if (lane := self._lanes.get(partition)) is not None and lane.ready:
+                lane.skip_to(oldest[partition])
+            self._consumer.seek(partition, oldest[partition])
 
     def _balance(self) -> None:
         """Pause what is full or held, resume at half: hysteresis, since a pause throws away what was fetched ahead."""
@@ -253,8 +287,10 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _open(self, partition: TopicPartition) -> None:
         assert self._consumer is not None
-        # Paused until the lane knows where to go on; getmany keeps being called meanwhile.
+        # Paused until the lane knows where to go on; getmany keeps being called meanwhile. Some place, so that the client
+        # does not look for one.
         self._consumer.pause(partition)
+        self._consumer.seek(partition, 0)
         self._paused.discard(partition)
         lane = Lane(
             partition,

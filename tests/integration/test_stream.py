@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from monitor.broker import client
@@ -160,3 +161,65 @@ async def test_members_share_the_partitions_and_lose_nothing_as_they_come_and_go
     assert set(seen) == set(values)
     if transactions:
         assert seen == Counter(values)
+
+
+@pytest.mark.kafka
+async def test_what_the_broker_deleted_is_said_and_the_rest_is_read(kafka_address: str, names: TopicSettings) -> None:
+    settings = KafkaSettings(
+        bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0], partitions=1,
+        commit_interval_s=0.05, session_timeout_s=10,
+    )  # fmt: skip
+    await client.ensure_topics(settings, [names.documents, names.opinions])
+    admin = AIOKafkaAdminClient(**client.connection(settings))
+    await admin.start()
+    place = TopicPartition(names.documents, 0)
+
+    def expired(role: StreamRole) -> float:
+        return role._metrics.expired.labels("classify")._value.get()
+
+    values = [b"%d" % n for n in range(100)]
+    await produce(settings, names.documents, values[:50])
+    async with running(settings, names, True, lambda _: Copier(names.opinions)) as role:
+        await read(settings, names.opinions, 50, committed=True)
+        assert expired(role) == 0
+    await produce(settings, names.documents, values[50:])
+    await admin.delete_records({place: RecordsToDelete(before_offset=80)})
+    async with running(settings, names, True, lambda _: Copier(names.opinions)) as role:
+        seen = await read(settings, names.opinions, 70, committed=True)
+        assert expired(role) == 30
+    await produce(settings, names.documents, values)
+    await admin.delete_records({place: RecordsToDelete(before_offset=200)})
+    async with running(settings, names, True, lambda _: Copier(names.opinions)) as role:
+        async with asyncio.timeout(60):
+            while dict(role.lags()) != {0: 0} or expired(role) != 100:
+                await asyncio.sleep(0.05)
+    await admin.close()
+    assert seen == Counter(values[:50] + values[80:])
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("transactions", [True, False])
+async def test_what_a_processor_notes_beside_its_offset_comes_back(
+    kafka_address: str, names: TopicSettings, transactions: bool
+) -> None:
+    settings = KafkaSettings(
+        bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0], partitions=1,
+        commit_interval_s=0.05, session_timeout_s=10,
+    )  # fmt: skip
+    await client.ensure_topics(settings, [names.documents, names.opinions])
+    found: list[Start] = []
+
+    class Noting(Copier):
+        memo = "seven"
+
+        async def restore(self, start: Start) -> int | None:
+            found.append(start)
+            return start.offset
+
+    await produce(settings, names.documents, [b"1", b"2"])
+    for _ in range(2):
+        async with running(settings, names, transactions, lambda _: Noting(names.opinions)) as role:
+            async with asyncio.timeout(60):
+                while dict(role.lags()) != {0: 0}:
+                    await asyncio.sleep(0.05)
+    assert [(start.offset, start.memo) for start in found] == [(None, ""), (2, "seven")]

@@ -79,7 +79,7 @@ class Alignment:
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self.look()
-            except (KafkaError, TimeoutError) as error:
+            except (KafkaError, OSError) as error:
                 # As it was: a coordinator that moves takes seconds, and nothing is lost by waiting a little longer.
                 log.debug("alignment.unknown", reason=explain(error))
             with contextlib.suppress(TimeoutError):
@@ -99,10 +99,8 @@ class Alignment:
         known = {partition: place for partition, place in found.items() if place is not None}
         first_ms = max((place.time_ms for place in known.values()), default=0)
         behind = [partition for partition, place in known.items() if place.time_ms < first_ms - self._ahead_ms]
-        before, self._ends = (
-            self._ends,
-            await self._ends_of(behind),
-        )
+        before = self._ends
+        self._ends = await self._ends_of(behind)
         slow = [p for p in behind if p in before and ((end := before[p]) is None or known[p].read_to < end)]
         limit_ms = min((known[p].time_ms for p in slow), default=first_ms) + self._ahead_ms
         held = [partition for partition, place in known.items() if place.time_ms > limit_ms]
@@ -117,5 +115,5 @@ class Alignment:
         try:
             async with asyncio.timeout(END_S):
                 return await self._end(partition)
-        except (KafkaError, TimeoutError):
+        except (KafkaError, OSError):  # a TimeoutError is one of the latter
             return None

@@ -146,7 +146,11 @@ class Metrics:
         self.commit_seconds = histogram("commit_seconds", "Duration of one commit.", "role")
         self.outputs = counter("outputs_total", "Records written.", "role")
         self.rebalances = counter("rebalances_total", "Assignments received from the group.", "role")
-        self.paused = counter("pauses_total", "Times a full partition was paused (back-pressure).", "role")
+        self.paused = counter(
+            "pauses_total",
+            "Times a partition was paused: it was full (back-pressure), or waits for a slower one.",
+            "role",
+        )
         self.expired = counter(
             "expired_records_total",
             "Records that the broker deleted (its retention) before the role had read them.",

@@ -260,9 +260,9 @@ class StreamRole(ConsumerRebalanceListener):  # type: ignore[misc]
                 if not lane.ready or partition in self._paused:
                     # One that is still restoring goes on with it: under load a group may rebalance faster than that.
                     self._consumer.pause(partition)
-                if lane.ready:
-                    self._sought.add(partition)
-                    self._consumer.seek(partition, lane.position)
+                # Paused until then, one that is restoring gets any place: without one the client looks for it, and complains.
+                self._sought.add(partition)
+                self._consumer.seek(partition, lane.position or 0)
                 continue
             if lane is not None:
                 await lane.close()

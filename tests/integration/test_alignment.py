@@ -23,7 +23,7 @@ from monitor.documents.eventtime import EventClock
 from monitor.roles import alignment as alignment_module
 from monitor.roles.alignment import Alignment
 from monitor.roles.lane import Note, Start
-from tests.integration.test_stream import Copier, read, running
+from tests.integration.test_stream import Copier, on_kafka, read, running
 from tests.support.daemon import Daemon
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -68,15 +68,12 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.kafka
+@on_kafka
 @pytest.mark.parametrize("transactions", [True, False])
 async def test_the_fast_one_waits_and_nothing_is_lost(
-    kafka_address: str, names: TopicSettings, transactions: bool, monkeypatch: pytest.MonkeyPatch
+    kafka_settings: KafkaSettings, names: TopicSettings, transactions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kafka = KafkaSettings(
-        bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0], partitions=2,
-        commit_interval_s=0.05, session_timeout_s=10,
-    )  # fmt: skip
+    kafka = kafka_settings.model_copy(update={"partitions": 2})
     await client.ensure_topics(kafka, [names.documents, names.opinions])
     monkeypatch.setattr(alignment_module, "EVERY_S", 0.2)
     gates = {0: asyncio.Event(), 1: asyncio.Event()}
@@ -132,11 +129,11 @@ async def test_the_fast_one_waits_and_nothing_is_lost(
     assert seen == {b"%d" % number: 2 if b"%d" % number in twice else 1 for number in range(150)}
 
 
-@pytest.mark.kafka
+@on_kafka
 async def test_a_daemon_waits_for_a_partition_of_another_member(
-    kafka_address: str, names: TopicSettings, tmp_path: Path
+    kafka_settings: KafkaSettings, names: TopicSettings, tmp_path: Path
 ) -> None:
-    kafka = KafkaSettings(bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0], partitions=2)
+    kafka = kafka_settings.model_copy(update={"partitions": 2})
     await client.ensure_topics(kafka, [names.documents, names.opinions, names.state, names.incidents, names.alerts])
     member = client.consumer(kafka, group=f"{kafka.group_prefix}.classify", read_committed=True)
     await member.start()

@@ -18,6 +18,9 @@ from monitor.metrics import Metrics
 from monitor.roles.lane import Start
 from monitor.roles.stream import StreamRole
 
+on_kafka = pytest.mark.parametrize("broker_address", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+"""What the embedded broker does not do."""
+
 
 class Copier:
     """Copies each record's value to another topic, slowly enough that work is in flight when things happen."""
@@ -163,12 +166,11 @@ async def test_members_share_the_partitions_and_lose_nothing_as_they_come_and_go
         assert seen == Counter(values)
 
 
-@pytest.mark.kafka
-async def test_what_the_broker_deleted_is_said_and_the_rest_is_read(kafka_address: str, names: TopicSettings) -> None:
-    settings = KafkaSettings(
-        bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0], partitions=1,
-        commit_interval_s=0.05, session_timeout_s=10,
-    )  # fmt: skip
+@on_kafka
+async def test_what_the_broker_deleted_is_said_and_the_rest_is_read(
+    kafka_settings: KafkaSettings, names: TopicSettings
+) -> None:
+    settings = kafka_settings.model_copy(update={"partitions": 1})
     await client.ensure_topics(settings, [names.documents, names.opinions])
     admin = AIOKafkaAdminClient(**client.connection(settings))
     await admin.start()
@@ -197,15 +199,12 @@ async def test_what_the_broker_deleted_is_said_and_the_rest_is_read(kafka_addres
     assert seen == Counter(values[:50] + values[80:])
 
 
-@pytest.mark.kafka
+@on_kafka
 @pytest.mark.parametrize("transactions", [True, False])
 async def test_what_a_processor_notes_beside_its_offset_comes_back(
-    kafka_address: str, names: TopicSettings, transactions: bool
+    kafka_settings: KafkaSettings, names: TopicSettings, transactions: bool
 ) -> None:
-    settings = KafkaSettings(
-        bootstrap_servers=kafka_address, group_prefix=names.documents.split(".")[0], partitions=1,
-        commit_interval_s=0.05, session_timeout_s=10,
-    )  # fmt: skip
+    settings = kafka_settings.model_copy(update={"partitions": 1})
     await client.ensure_topics(settings, [names.documents, names.opinions])
     found: list[Start] = []
 

@@ -75,6 +75,11 @@ class SourceSettings(Settings):
         description="Of a train source: share held back for validation, stratified by language and label.",
     )
     languages: tuple[str, ...] = Field((), description="Take these languages only; none named: all.")
+    skip: int = Field(
+        0,
+        ge=0,
+        description="Leave out the first so many texts of each language, as where a file begins with bad labels.",
+    )
     limit: int | None = Field(None, ge=1, description="Texts per language, at most; drawn by the seed.")
     weight: float = Field(1.0, gt=0, description="How often its texts are drawn, times their number.")
 
@@ -108,6 +113,11 @@ class VocabularySettings(Settings):
     )
     word_lists: bool = Field(True, description="Also count the words that `wordfreq` lists for some 40 languages.")
     trained_weight: float = Field(3.0, gt=0, description="How many times a language with training texts counts.")
+    script_pieces: int = Field(
+        300,
+        ge=0,
+        description="The most probable pieces of each script that stay in any case (all together at most a third), for languages without a text here.",
+    )
 
 
 class CalibrateSettings(Settings):

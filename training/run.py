@@ -41,7 +41,7 @@ from training.stages.settings import (
     TranslateSettings,
 )  # fmt: skip
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 """Part of every fingerprint: raise it when a stage's results change for the same settings, as with another default."""
 
 

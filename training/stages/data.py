@@ -107,6 +107,15 @@ def _read(recipe: Recipe, source: SourceSettings, folder: Path) -> Source:
                 hint=f"data.sources.{source.name}.languages",
             )
         mapped.examples = [example for example in mapped.examples if example.lang in source.languages]
+    if source.skip:
+        by_lang = _by(mapped.examples, lambda example: example.lang).values()
+        mapped.examples = [example for members in by_lang for example in members[source.skip :]]
+        if not mapped.examples:
+            raise TrainingError(
+                f"no language has more than {source.skip} texts",
+                where=str(path),
+                hint=f"data.sources.{source.name}.skip",
+            )
     if source.limit:
         mapped.examples = _limited(mapped.examples, source.limit, _rng(recipe, source))
     return Source(source, mapped, {"about": mapping.about, "licence": mapping.licence, "origin": mapping.origin})

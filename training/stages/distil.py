@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import corpus, vocabulary
+from training.align.parallel import read_groups
 from training.data.examples import Dataset, Example
 from training.errors import TrainingError
 from training.files import whole_folder
@@ -59,7 +60,7 @@ def run(context: Context, folder: Path) -> None:
         attention_dropout=settings.attention_dropout,
         head_dropout=settings.head_dropout,
     )
-    told = teach(context, lines, student, accelerator)
+    told = teach(context, examples, student, accelerator)
     if settings.layers:
         prune_layers(student, settings.layers)
         context.say(f"{settings.layers} layers kept")
@@ -68,7 +69,7 @@ def run(context: Context, folder: Path) -> None:
     prefix = context.recipe.encoder.text_prefix
     texts = Texts(tokenizer, lines, prefix, settings.max_length)
     plan = make_plan(examples, texts, settings, {example.source: 1.0 for example in examples}, seed)
-    evaluate = evaluator(student, tokenizer, data.validation, context, accelerator, settings)
+    evaluate = evaluator(tokenizer, student.about, data.validation, context, accelerator, settings)
     context.say(f"{len(lines):,} texts; before it learns, score {100 * evaluate(student.to(accelerator.device)):.2f}")
     tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
     try:
@@ -99,6 +100,11 @@ def gather(data: Dataset, settings: DistilSettings, recipe_folder: Path, seed: i
         for row, (lang, text) in enumerate(corpus.rows(path), 2):
             if text.strip():
                 found.setdefault(text, Example(UNLABELLED, 0, lang, text, UNLABELLED, row))
+    for name in settings.parallel:
+        for row, sentence in enumerate(read_groups(resolved(name, recipe_folder)), 1):
+            for lang, text in sentence.items():
+                # Over a training text too: of a translation, more is known.
+                found[text] = Example(UNLABELLED, 0, lang, text, UNLABELLED, row, f"{name} {row}")
     by_lang: defaultdict[str, list[Example]] = defaultdict(list)
     for text, example in found.items():
         if text not in judged:
@@ -117,18 +123,19 @@ def gather(data: Dataset, settings: DistilSettings, recipe_folder: Path, seed: i
 
 
 def teach(
-    context: Context, lines: Sequence[str], student: Classifier, accelerator: Accelerator
+    context: Context, examples: Sequence[Example], student: Classifier, accelerator: Accelerator
 ) -> dict[str, NDArray[np.float32]]:
     """What the teachers say of each text, computed once and kept in the work folder.
 
     Returns:
-        By head, probabilities at the temperature, averaged over the teachers, ``[texts, labels]``; `EMBEDDING`, of the
-        first teacher, ``[texts, hidden]``.
+        By head, probabilities at the temperature, averaged over the teachers and over the translations of a sentence, ``[texts, labels]``;
+        `EMBEDDING`, of the first teacher, ``[texts, hidden]``.
 
     Raises:
         TrainingError: A teacher is no checkpoint, or has other heads than the student.
     """
     settings: DistilSettings = context.settings
+    lines = [example.text for example in examples]
     kept = context.work / "teachers" / "told.npz"
     if kept.exists():
         with np.load(kept) as arrays:
@@ -159,10 +166,22 @@ def teach(
         for head, logits in outputs.items():
             soft = torch.from_numpy(logits / settings.temperature).softmax(dim=1).numpy() / len(settings.teachers)
             told[head] = (told[head] + soft if head in told else soft).astype(np.float32)
+    for places in _translations(examples):
+        for head in student.about.heads:
+            told[head][places] = told[head][places].mean(0)
     if accelerator.is_main_process:
         with whole_folder(kept.parent) as draft:
             np.savez(draft / kept.name, **cast(Any, told))
     return told
+
+
+def _translations(examples: Sequence[Example]) -> list[list[int]]:
+    """Places of the texts that are one sentence in several languages."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for place, example in enumerate(examples):
+        if example.group:
+            found[example.group].append(place)
+    return list(found.values())
 
 
 def prune_layers(model: Classifier, keep: int) -> None:

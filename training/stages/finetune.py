@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter, defaultdict
+import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,83 +15,123 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training import sampling
 from training.data.examples import Dataset, Example
 from training.errors import TrainingError
+from training.files import recover, whole_folder
 from training.loop import Plan, precision_of, train
 from training.lower import LowerLayers
 from training.metrics import macro_f1
-from training.model import Classifier, Texts, load_classifier, predict, save_classifier
+from training.model import About, Classifier, Texts, load_classifier, predict, save_classifier
 from training.sharding import whole_weights
-from training.stages.settings import LoopSettings, TransferSettings
+from training.stages.settings import LoopSettings, SupervisedSettings, TransferSettings
 from training.tracking import Tracker
 
 if TYPE_CHECKING:
     from training.run import Context
 
 
+_NEXT_SEED = 7919
+"""From one run of a stage to the next; the seeds that people choose are small."""
+
+
 def run(context: Context, folder: Path) -> None:
     """The stage."""
-    settings: LoopSettings = context.settings
+    settings: SupervisedSettings = context.settings
     seed = context.recipe.seed if settings.seed is None else settings.seed
     data = Dataset.load(context.data)
     examples, weights = chosen(
         data.train, settings, {s.name: s.weight for s in context.recipe.data.sources if s.split == "train"}
     )
-    torch.manual_seed(seed)
-    model, tokenizer = load_classifier(
-        context.model,
-        dropout=settings.dropout,
-        attention_dropout=settings.attention_dropout,
-        head_dropout=settings.head_dropout,
-    )
-    prefix = context.recipe.encoder.text_prefix
-    texts = Texts(tokenizer, [example.text for example in examples], prefix, settings.max_length)
-    plan = make_plan(examples, texts, settings, weights, seed)
     # An architecture may have parameters that this use of it leaves alone.
     accelerator = Accelerator(
         mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
     )
     if accelerator.distributed_type is DistributedType.FSDP:
         raise TrainingError("shards by itself", where="accelerate", hint="launch without FSDP, and set shard = true")
+    if settings.cache_frozen and accelerator.num_processes > 1:
+        raise TrainingError("needs a single process", where="cache_frozen", hint="or set it to false")
+    start, tokenizer = load_classifier(context.model)
+    texts = Texts(
+        tokenizer, [example.text for example in examples], context.recipe.encoder.text_prefix, settings.max_length
+    )
+    seeds = [seed + _NEXT_SEED * number for number in range(settings.runs)]
+    plans = [make_plan(examples, texts, settings, weights, its) for its in seeds]
+    evaluate = evaluator(tokenizer, start.about, data.validation, context, accelerator, settings)
+    context.say(
+        f"{len(examples):,} texts, {sum(len(plan.batches) for plan in plans):,} batches, {int(np.mean(texts.lengths))} tokens a text"
+    )
+    finished = []
+    for number, its in enumerate(seeds):
+        done = context.work / f"done-{number}"
+        recover(done)
+        if not done.exists():
+            _train_once(context, done, examples, texts, plans, number, its, evaluate, accelerator)
+        finished.append(done)
+    mean: dict[str, Tensor] = {}
+    for count, done in enumerate(finished, 1):
+        for name, value in load_file(str(done / "model.safetensors")).items():
+            mean[name] = value if count == 1 else mean[name].lerp_(value, 1 / count)
+    start.load_state_dict(mean)
+    history = json.loads((finished[0] / "history.json").read_text(encoding="utf-8"))
+    if settings.runs > 1:
+        score = evaluate(start.to(accelerator.device))
+        context.say(f"mean of the weights of {settings.runs} runs: score {100 * score:.2f}")
+        history["runs"] = [json.loads((done / "history.json").read_text(encoding="utf-8")) for done in finished]
+        history["mean"] = score
+    save_classifier(start, tokenizer, folder)
+    (folder / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
+
+
+def _train_once(
+    context: Context, done: Path, examples: Sequence[Example], texts: Texts, plans: Sequence[Plan], number: int, seed: int,
+    evaluate: Callable[[Classifier], float], accelerator: Accelerator,
+) -> None:  # fmt: skip
+    """One run of the stage; `done` then holds all weights, and how it went."""
+    settings: SupervisedSettings = context.settings
+    torch.manual_seed(seed)
+    model, _ = load_classifier(
+        context.model,
+        dropout=settings.dropout,
+        attention_dropout=settings.attention_dropout,
+        head_dropout=settings.head_dropout,
+    )
     lower = None
-    if settings.cache_frozen:
-        if accelerator.num_processes > 1:
-            raise TrainingError("needs a single process", where="cache_frozen", hint="or set it to false")
+    if settings.cache_frozen:  # for all runs at once
+        drawn = {place for plan in plans for batch in plan.batches for place in batch}
         lower = LowerLayers(
-            model.to(accelerator.device), settings.freeze_layers, texts, {p for batch in plan.batches for p in batch},
+            model.to(accelerator.device), settings.freeze_layers, texts, drawn,
             context.work / "frozen", precision_of(settings.precision, accelerator.device),
         )  # fmt: skip
-    evaluate = evaluator(model, tokenizer, data.validation, context, accelerator, settings)
-    tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
-    context.say(f"{len(examples):,} texts, {len(plan.batches):,} batches, {int(np.mean(texts.lengths))} tokens a text")
+    logs = context.run / "logs" / (context.name if settings.runs == 1 else f"{context.name}-{number}")
+    tracker = Tracker(context.recipe.tracking, logs, context.recipe, accelerator)
     try:
         progress = train(
-            model, plan, Supervised(examples, texts, settings, model, accelerator.device, lower), settings,
-            seed=seed, work=context.work, accelerator=accelerator, evaluate=evaluate,
+            model, plans[number], Supervised(examples, texts, settings, model, accelerator.device, lower), settings,
+            seed=seed, work=context.work / f"run-{number}", accelerator=accelerator, evaluate=evaluate,
             track=tracker.log, say=context.say,
             unfreeze_every=settings.unfreeze_every if isinstance(settings, TransferSettings) else 0.0,
         )  # fmt: skip
     finally:
         tracker.close()
-    drawn = Counter(place for batch in plan.batches for place in batch)
-    context.say(
-        f"{sum(drawn.values()) / max(progress.seconds, 1e-9):.0f} texts/s, best score {100 * progress.best_score:.2f}"
-    )
-    if settings.shard:
-        state = whole_weights(model)
-        model, _ = load_classifier(context.model)
-        model.load_state_dict(state)
-    save_classifier(model, tokenizer, folder)
-    history = {
-        "losses": progress.losses,
-        "scores": progress.scores,
-        "seconds": round(progress.seconds, 1),
-        "texts": sum(drawn.values()),
-    }
-    (folder / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
+    count = sum(len(batch) for batch in plans[number].batches)
+    context.say(f"{count / max(progress.seconds, 1e-9):.0f} texts/s, best score {100 * progress.best_score:.2f}")
+    weights = whole_weights(model)
+    if accelerator.is_main_process:
+        history = {
+            "losses": progress.losses,
+            "scores": progress.scores,
+            "seconds": round(progress.seconds, 1),
+            "texts": count,
+        }
+        with whole_folder(done) as draft:
+            save_file({name: value.contiguous() for name, value in weights.items()}, str(draft / "model.safetensors"))
+            (draft / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
+        shutil.rmtree(context.work / f"run-{number}", ignore_errors=True)
+    accelerator.wait_for_everyone()
 
 
 def chosen(
@@ -195,8 +236,8 @@ class Supervised:
 
 
 def evaluator(
-    model: Classifier,
     tokenizer: str,
+    about: About,
     validation: Sequence[Example],
     context: Context,
     accelerator: Accelerator,
@@ -205,9 +246,7 @@ def evaluator(
     """A function that scores the model: macro-F1 averaged over languages, then over heads; zero-shot languages apart."""
     leave_out = context.recipe.data.leave_out
     judged = [example for example in validation if example.lang not in leave_out.get(example.head, ())]
-    texts = Texts(
-        tokenizer, [example.text for example in judged], context.recipe.encoder.text_prefix, model.about.max_length
-    )
+    texts = Texts(tokenizer, [example.text for example in judged], context.recipe.encoder.text_prefix, about.max_length)
     bf16 = precision_of(settings.precision, accelerator.device) is torch.bfloat16
 
     def evaluate(now: Classifier) -> float:

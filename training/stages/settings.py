@@ -74,13 +74,24 @@ class LoopSettings(Settings):
     seed: int | None = Field(None, description="Of this stage; unset: the recipe's.")
 
 
-class FinetuneSettings(LoopSettings):
+class SupervisedSettings(LoopSettings):
+    """What the two supervised stages share."""
+
+    runs: int = Field(
+        1,
+        ge=1,
+        description="Train so many times from the same start, with other draws and dropout, and keep the mean of the weights (Wortsman et al. "
+        "2022, section 2, uniform soup).",
+    )
+
+
+class FinetuneSettings(SupervisedSettings):
     """Supervised fine-tuning of the encoder and all heads on the sources."""
 
     type: Literal["finetune"] = "finetune"
 
 
-class TransferSettings(LoopSettings):
+class TransferSettings(SupervisedSettings):
     """A last round on the target's own texts: smaller steps, lower layers held, the old texts replayed."""
 
     type: Literal["transfer"] = "transfer"
@@ -123,6 +134,11 @@ class DistilSettings(LoopSettings):
         description='Checkpoints (folders) whose probabilities are averaged; "self": the model as the stage finds it.',
     )
     texts: tuple[str, ...] = Field((), description="Unlabelled texts beside the training texts: TSV files as above.")
+    parallel: tuple[str, ...] = Field(
+        (),
+        description="Translations beside the training texts, files as for `align`: what the teachers say of a sentence is averaged over "
+        "all its languages, so that each learns from those that the teachers read best.",
+    )
     limit: int | None = Field(None, ge=1, description="Texts per language, at most; drawn by the seed.")
     temperature: float = Field(2.0, gt=0, description="Softens both sides' probabilities (Hinton et al. 2015).")
     hidden_weight: float = Field(

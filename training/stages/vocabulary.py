@@ -76,6 +76,7 @@ def _choose(
         settings.pieces or 0,
         trained,
         settings.trained_weight,
+        settings.script_pieces,
     )
 
 

@@ -209,6 +209,14 @@ def test_a_language_left_out_is_checked_and_never_trained_on(tmp_path: Path) -> 
     assert [example.text for example in data.validation if example.lang == "de"] == ["gut"]
 
 
+def test_the_first_texts_of_each_language_can_be_skipped(tmp_path: Path) -> None:
+    sources(tmp_path, ["en\t0\tbad", "de\t2\tgut", "en\t2\tgood", "de\t0\tschlecht", "fr\t0\tmal"], ["en\t1\tso so"])
+    data, _, _ = prepare(recipe(tmp_path, source("train", skip=1), source("check", "validation")), tmp_path)
+    assert {example.text for example in data.train} == {"good", "schlecht"}
+    with pytest.raises(TrainingError, match="no language has more than 2 texts"):
+        prepare(recipe(tmp_path, source("train", skip=2), source("check", "validation")), tmp_path)
+
+
 def test_a_head_without_texts_to_check_is_told(tmp_path: Path) -> None:
     sources(tmp_path, ["en\t0\tbad"], [])
     with pytest.raises(TrainingError, match=r"the head 'sentiment' has no validation texts .*validation = 0\.1"):

@@ -21,6 +21,7 @@ from training.stages import distil  # noqa: E402
 from training.stages.settings import DistilSettings  # noqa: E402
 
 LINES = tiny.texts(20, 3)
+EXAMPLES = [Example(distil.UNLABELLED, 0, "en", line, distil.UNLABELLED, row) for row, line in enumerate(LINES)]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def context(tmp_path: Path, checkpoints: list[Path], **settings: Any) -> Any:
 def test_teachers_are_averaged_and_asked_once(tmp_path: Path, checkpoints: list[Path]) -> None:
     given = context(tmp_path, checkpoints, teachers=["self", str(checkpoints[1])], temperature=3.0, max_length=24)
     student, _ = load_classifier(checkpoints[0])
-    told = distil.teach(given, LINES, student, Accelerator(cpu=True))
+    told = distil.teach(given, EXAMPLES, student, Accelerator(cpu=True))
     expected = []
     for folder in checkpoints:
         teacher, tokenizer = load_classifier(folder)
@@ -51,8 +52,29 @@ def test_teachers_are_averaged_and_asked_once(tmp_path: Path, checkpoints: list[
     assert np.allclose(told["sentiment"], (expected[0] + expected[1]) / 2, atol=1e-5)
     assert told[EMBEDDING].shape == (20, 32)
     given.settings = DistilSettings(teachers=("gone",))
-    again = distil.teach(given, LINES, student, Accelerator(cpu=True))
+    again = distil.teach(given, EXAMPLES, student, Accelerator(cpu=True))
     assert all(np.array_equal(told[name], again[name]) for name in told)
+
+
+def test_what_is_said_of_a_sentence_is_averaged_over_its_translations_alone(
+    tmp_path: Path, checkpoints: list[Path]
+) -> None:
+    (tmp_path / "parallel.tsv").write_text("en\tde\tth\n" + "\t".join(LINES[:3]) + "\n" + "\t".join(LINES[3:6]) + "\n")
+    settings = DistilSettings(parallel=("parallel.tsv",))
+    data = Dataset(train=EXAMPLES[:8], validation=[], test=[])
+    examples = distil.gather(data, settings, tmp_path, seed=0)
+    assert sorted(example.text for example in examples) == sorted(LINES[:8])
+    student, _ = load_classifier(checkpoints[0])
+    (tmp_path / "alone").mkdir()
+    alone = context(tmp_path / "alone", checkpoints, max_length=24)
+    plain = distil.teach(alone, EXAMPLES, student, Accelerator(cpu=True))
+    told = distil.teach(context(tmp_path, checkpoints, max_length=24), examples, student, Accelerator(cpu=True))
+    for head in ("sentiment", "topic"):
+        found = {example.text: told[head][place] for place, example in enumerate(examples)}
+        for first in (0, 3):
+            for line in LINES[first : first + 3]:
+                assert np.allclose(found[line], plain[head][first : first + 3].mean(0), atol=1e-5)
+        assert np.allclose(found[LINES[7]], plain[head][7], atol=1e-5)
 
 
 def test_a_teacher_of_other_heads_is_refused(tmp_path: Path, checkpoints: list[Path]) -> None:
@@ -60,7 +82,7 @@ def test_a_teacher_of_other_heads_is_refused(tmp_path: Path, checkpoints: list[P
     del student.about.heads["topic"]  # type: ignore[attr-defined]
     given = context(tmp_path, checkpoints, max_length=24)
     with pytest.raises(TrainingError, match="has other heads or labels"):
-        distil.teach(given, LINES, student, Accelerator(cpu=True))
+        distil.teach(given, EXAMPLES, student, Accelerator(cpu=True))
 
 
 def test_the_loss_is_least_where_the_student_says_what_it_was_told(checkpoints: list[Path]) -> None:

@@ -67,7 +67,7 @@ def test_the_vocabulary_is_cut_before_training(run: Path) -> None:
 
 def killed_at_work(command: list[str], runs: Path) -> None:
     """Start it, and kill -9 it with its processes once it has saved the fifth step."""
-    state = runs / "tiny" / "work" / "finetune" / "state" / "progress.json"
+    state = runs / "tiny" / "work" / "finetune" / "run-0" / "state" / "progress.json"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as started:
         assert started.stderr is not None
@@ -96,6 +96,19 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(recipe: Path, run
     for file in ("encoder/model.safetensors", "heads.safetensors"):
         expected, found = load_file(run / file), load_file(final / file)
         assert all(torch.equal(expected[name], found[name]) for name in expected), file
+
+
+def test_runs_of_a_stage_differ_and_the_mean_of_their_weights_is_kept(recipe: Path, tmp_path: Path) -> None:
+    def weights(name: str, *changes: str) -> dict[str, torch.Tensor]:
+        train(recipe, tmp_path / name, "stages.0.average=0", *changes)
+        return load_file(tmp_path / name / "tiny" / "finetune" / "encoder" / "model.safetensors")
+
+    apart = [weights(str(seed), f"stages.0.seed={seed}") for seed in (0, 7919)]
+    mean = weights("mean", "stages.0.seed=0", "stages.0.runs=2")
+    changed = [name for name in mean if not torch.equal(apart[0][name], apart[1][name])]
+    assert changed
+    for name in changed:
+        assert torch.allclose(mean[name], (apart[0][name] + apart[1][name]) / 2, atol=1e-6), name
 
 
 def test_a_loss_that_is_no_number_is_one_clear_line(recipe: Path, tmp_path: Path) -> None:

@@ -77,6 +77,18 @@ def test_selection_keeps_what_saves_most_and_a_trained_language_counts_more() ->
     assert set(kept.tolist()) - set(FORCED) == {first}
 
 
+def test_a_script_without_a_text_keeps_its_likeliest_pieces() -> None:
+    vocab = [("<s>", 0.0), *((f"▁w{i}x", -5.0) for i in range(60)), *((f"ሰላ{'ም' * i}", -9.0 - i) for i in range(1, 21))]
+    shares = {"en": np.array([0.0, *[1 / 60] * 60, *[0.0] * 20])}
+    kept = {vocab[i][0] for i in vocabulary.select(vocab, [0], shares, 31, script_pieces=4)}
+    assert {f"ሰላ{'ም' * i}" for i in range(1, 5)} <= kept
+    assert sum(vocabulary.script_of(piece) == "ETHIOPIC" for piece in kept) == 4
+    few = {vocab[i][0] for i in vocabulary.select(vocab, [0], shares, 13, script_pieces=20)}
+    assert sum(vocabulary.script_of(piece) == "ETHIOPIC" for piece in few) == 2, (
+        "a third of the choice, for two scripts"
+    )
+
+
 def test_a_size_below_the_forced_pieces_is_refused() -> None:
     with pytest.raises(TrainingError, match="are fewer than"):
         vocabulary.select(VOCAB, range(4), {}, len(FORCED) - 1)

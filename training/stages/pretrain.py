@@ -156,7 +156,7 @@ class Masking:
     ordinary: Tensor
     """Ids of the pieces that are no special tokens, int64 ``[pieces]``."""
     prefix: int
-    """Tokens at a text's beginning that are the same in all: nothing is learned by guessing them."""
+    """Ordinary tokens at a text's beginning that are the same in all: nothing is learned by guessing them."""
     share: float
     """Of a text's tokens that are neither special nor the prefix, 0 to 1."""
 
@@ -175,10 +175,10 @@ class Masking:
             )
         special = {mask, *made.get_added_tokens_decoder()}
         special |= {found for name in ("<unk>", "[UNK]") if (found := made.token_to_id(name)) is not None}
-        ordinary = sorted(set(made.get_vocab().values()) - special)
+        ordinary = set(made.get_vocab().values()) - special
         # Without the space at its end, which belongs to the first word of the text.
         tokens = made.encode(prefix.rstrip(), add_special_tokens=False).ids if prefix.strip() else []
-        return cls(mask, torch.tensor(ordinary), len(tokens), share)
+        return cls(mask, torch.tensor(sorted(ordinary)), sum(token in ordinary for token in tokens), share)
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator | None = None

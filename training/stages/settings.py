@@ -126,7 +126,6 @@ class PretrainSettings(UnlabelledSettings):
     type: Literal["pretrain"] = "pretrain"
     mask: float = Field(0.15, gt=0, le=1, description="Share of a text's tokens that are to be guessed.")
     learning_rate: float = Field(1e-4, gt=0, description="Of the topmost encoder layer, after the warm-up.")
-    head_learning_rate: float = Field(1e-3, gt=0, description="Of the head that guesses; it ends with the stage.")
 
 
 class DistilSettings(UnlabelledSettings):

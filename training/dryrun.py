@@ -13,14 +13,16 @@ from accelerate import Accelerator
 
 from training.base import load_base
 from training.data.card import data_card
-from training.data.examples import Example
-from training.loop import Plan, freeze, precision_of
+from training.data.examples import Dataset
+from training.loop import Objective, Plan, freeze, precision_of
 from training.model import About, Classifier, Texts
 from training.optimizer import make_optimizer
 from training.recipe import Recipe
 from training.stages.data import prepare
 from training.stages.finetune import Supervised, chosen, make_plan
-from training.stages.settings import LoopSettings
+from training.stages.pretrain import Guesser, Masked, Masking
+from training.stages.settings import LoopSettings, PretrainSettings
+from training.stages.unlabelled import gather
 from training.stages.vocabulary import base_name
 
 _TIMED = 4
@@ -56,7 +58,7 @@ def dry_run(recipe: Recipe, recipe_folder: Path, cache: Path) -> Iterator[str]:
     weights = {source.name: source.weight for source in recipe.data.sources if source.split == "train"}
     for place, settings in enumerate(recipe.stages):
         if isinstance(settings, LoopSettings):
-            yield _cost(recipe.folder(place), settings, recipe, data.train, weights, model, content)
+            yield _cost(recipe.folder(place), settings, recipe, recipe_folder, data, weights, model, content)
         else:
             yield f"{recipe.folder(place)}: not estimated"
 
@@ -72,14 +74,25 @@ def histogram(lengths: Sequence[int], longest: int) -> list[str]:
 
 
 def _cost(
-    name: str, settings: LoopSettings, recipe: Recipe, train: Sequence[Example], weights: dict[str, float],
+    name: str, settings: LoopSettings, recipe: Recipe, recipe_folder: Path, data: Dataset, weights: dict[str, float],
     model: Classifier, tokenizer: str,
 ) -> str:  # fmt: skip
-    examples, weights = chosen(train, settings, weights)
-    texts = Texts(tokenizer, [example.text for example in examples], recipe.encoder.text_prefix, settings.max_length)
+    accelerator = Accelerator(mixed_precision="no")
+    if isinstance(settings, PretrainSettings):
+        examples = gather(data, settings, recipe_folder, recipe.seed)
+    else:
+        examples, weights = chosen(data.train, settings, weights)
+    prefix = recipe.encoder.text_prefix
+    texts = Texts(tokenizer, [example.text for example in examples], prefix, settings.max_length)
     plan = make_plan(examples, texts, settings, weights, recipe.seed)
+    objective: Objective
+    if isinstance(settings, PretrainSettings):
+        model = Guesser(model)
+        objective = Masked(texts, Masking.of(tokenizer, prefix, settings.mask), accelerator.device)
+    else:
+        objective = Supervised(examples, texts, settings, model, accelerator.device)
     drawn = sum(len(batch) for batch in plan.batches)
-    rate = _texts_per_second(model, plan, examples, texts, settings)
+    rate = _texts_per_second(model, plan, objective, settings, accelerator)
     languages = Counter(examples[place].lang for batch in plan.batches for place in batch)
     shown = ", ".join(f"{lang} {100 * count / drawn:.1f} %" for lang, count in languages.most_common())
     steps = max(1, len(plan.batches) // settings.accumulate)
@@ -90,14 +103,12 @@ def _cost(
 
 
 def _texts_per_second(
-    model: Classifier, plan: Plan, examples: Sequence[Example], texts: Texts, settings: LoopSettings
+    model: Classifier, plan: Plan, objective: Objective, settings: LoopSettings, accelerator: Accelerator
 ) -> float:
     """Timed over a few steps; weights change, and are not kept."""
-    accelerator = Accelerator(mixed_precision="no")
     model.to(accelerator.device).train()
     freeze(model, embeddings=settings.freeze_embeddings, layers=settings.freeze_layers)
     optimizer = make_optimizer(model, settings)
-    objective = Supervised(examples, texts, settings, model, accelerator.device)
     kind = precision_of(settings.precision, accelerator.device)
     by_length = sorted(plan.batches, key=lambda batch: max(plan.lengths[place] for place in batch))
     places = [int(place) for place in np.linspace(0, len(by_length) - 1, _TIMED + 2)[1:-1]]

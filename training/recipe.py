@@ -20,6 +20,7 @@ from training.stages.settings import (
     DistilSettings,
     FinetuneSettings,
     LoopSettings,
+    PretrainSettings,
     SwitchSettings,
     TransferSettings,
     TranslateSettings,
@@ -28,7 +29,13 @@ from training.stages.settings import (
 Split = Literal["train", "validation", "test"]
 
 StageSettings = Annotated[
-    FinetuneSettings | TransferSettings | AlignSettings | DistilSettings | TranslateSettings | SwitchSettings,
+    FinetuneSettings
+    | TransferSettings
+    | PretrainSettings
+    | AlignSettings
+    | DistilSettings
+    | TranslateSettings
+    | SwitchSettings,
     Field(discriminator="type"),
 ]
 """The stages between vocabulary and calibration; another stage is one more member, and an entry in `training.run.STAGES`."""
@@ -196,7 +203,7 @@ def _not_cached(stage: LoopSettings) -> list[str]:
     return []
 
 
-_TYPES = frozenset({"finetune", "transfer", "align", "distil", "translate", "switch"})
+_TYPES = frozenset({"finetune", "transfer", "pretrain", "align", "distil", "translate", "switch"})
 _TAKEN = frozenset({"data", "vocabulary", "calibrate", "final", "report", "logs", "work"})
 
 

@@ -30,12 +30,13 @@ from training.errors import TrainingError
 from training.files import whole_folder
 from training.recipe import Recipe, fingerprint
 from training.settings import Settings
-from training.stages import align, augment, calibrate, distil, finetune, vocabulary
+from training.stages import align, augment, calibrate, distil, finetune, pretrain, vocabulary
 from training.stages import data as prepare
 from training.stages.settings import (
     AlignSettings,
     DistilSettings,
     FinetuneSettings,
+    PretrainSettings,
     SwitchSettings,
     TransferSettings,
     TranslateSettings,
@@ -79,6 +80,7 @@ class Stage(Protocol):
 STAGES: Mapping[type[Settings], Stage] = {
     FinetuneSettings: finetune.run,
     TransferSettings: finetune.run,
+    PretrainSettings: pretrain.run,
     AlignSettings: align.run,
     DistilSettings: distil.run,
 }

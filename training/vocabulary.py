@@ -268,6 +268,15 @@ def pad_id(tokenizer: Tokenizer) -> int:
     return 0
 
 
+def mask_id(tokenizer: Tokenizer) -> int | None:
+    """The id of the piece that stands for a hidden one; None where a tokenizer has none."""
+    for piece in ("<mask>", "[MASK]"):
+        found = tokenizer.token_to_id(piece)
+        if found is not None:
+            return int(found)
+    return None
+
+
 def coverage(whole: Tokenizer, cut: Tokenizer, kept: NDArray[np.int64], texts: Sequence[str], lang: str) -> Coverage:
     """Measure the cut on texts of one language."""
     before = whole.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import corpus, vocabulary
-from training.align.parallel import read_groups
+from training import vocabulary
 from training.data.examples import Dataset, Example
 from training.errors import TrainingError
 from training.files import whole_folder
@@ -36,13 +34,11 @@ from training.model import (
 from training.recipe import resolved
 from training.stages.finetune import evaluator, make_plan
 from training.stages.settings import DistilSettings
+from training.stages.unlabelled import gather
 from training.tracking import Tracker
 
 if TYPE_CHECKING:
     from training.run import Context
-
-UNLABELLED = "unlabelled"
-"""Source and head of a text without a label."""
 
 
 def run(context: Context, folder: Path) -> None:
@@ -82,44 +78,6 @@ def run(context: Context, folder: Path) -> None:
     save_classifier(student, tokenizer, folder)
     history = {"losses": progress.losses, "scores": progress.scores, "seconds": round(progress.seconds, 1)}
     (folder / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
-
-
-def gather(data: Dataset, settings: DistilSettings, recipe_folder: Path, seed: int) -> list[Example]:
-    """Training texts and the unlabelled ones, each once, none of them in validation or test."""
-    judged = {example.text for example in [*data.validation, *data.test]}
-    found: dict[str, Example] = {}
-    for example in data.train:
-        if not settings.sources or example.source in settings.sources:
-            found.setdefault(
-                example.text, Example(UNLABELLED, 0, example.lang, example.text, example.source, example.row)
-            )
-    for name in settings.texts:
-        path = resolved(name, recipe_folder)
-        if not path.is_file():
-            raise TrainingError("is not there", where=str(path), hint="distil.texts names it")
-        for row, (lang, text) in enumerate(corpus.rows(path), 2):
-            if text.strip():
-                found.setdefault(text, Example(UNLABELLED, 0, lang, text, UNLABELLED, row))
-    for name in settings.parallel:
-        for row, sentence in enumerate(read_groups(resolved(name, recipe_folder)), 1):
-            for lang, text in sentence.items():
-                # Over a training text too: of a translation, more is known.
-                found[text] = Example(UNLABELLED, 0, lang, text, UNLABELLED, row, f"{name} {row}")
-    by_lang: defaultdict[str, list[Example]] = defaultdict(list)
-    for text, example in found.items():
-        if text not in judged:
-            by_lang[example.lang].append(example)
-    rng = random.Random(f"{seed} distil")
-    chosen = [
-        example
-        for _, members in sorted(by_lang.items())
-        for example in (
-            rng.sample(members, settings.limit) if settings.limit and len(members) > settings.limit else members
-        )
-    ]
-    if not chosen:
-        raise TrainingError("there are no texts to learn from", where="distil", hint="name some in `texts`")
-    return chosen
 
 
 def teach(

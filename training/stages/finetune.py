@@ -164,9 +164,9 @@ def make_plan(
 ) -> Plan:
     """All batches of all epochs."""
     wanted = sampling.shares(examples, settings.language_temperature, settings.head_weights, weights)
-    size = sum(not settings.sources or example.source in settings.sources for example in examples)
-    if size < len(examples) and isinstance(settings, TransferSettings):
-        size = round(size / (1 - settings.replay))
+    size = len(examples)
+    if isinstance(settings, TransferSettings) and settings.sources and settings.replay:
+        size = round(sum(example.source in settings.sources for example in examples) / (1 - settings.replay))
     epochs = sampling.draw(examples, wanted, settings.epochs, seed, size)
     found = [
         batch

@@ -124,7 +124,22 @@ class AlignSettings(LoopSettings):
     learning_rate: float = Field(2e-5, gt=0, description="Of the topmost encoder layer, after the warm-up.")
 
 
-class DistilSettings(LoopSettings):
+class UnlabelledSettings(LoopSettings):
+    """What the stages that need no labels learn from."""
+
+    texts: tuple[str, ...] = Field((), description="Unlabelled texts beside the training texts: TSV files as above.")
+    limit: int | None = Field(None, ge=1, description="Texts per language, at most; drawn by the seed.")
+
+
+class PretrainSettings(UnlabelledSettings):
+    """Masked-language pre-training goes on, on texts like those that will be met (no labels)."""
+
+    type: Literal["pretrain"] = "pretrain"
+    mask: float = Field(0.15, gt=0, le=1, description="Share of a text's tokens that are to be guessed.")
+    learning_rate: float = Field(1e-4, gt=0, description="Of the topmost encoder layer, after the warm-up.")
+
+
+class DistilSettings(UnlabelledSettings):
     """A student learns what teachers say of unlabelled texts; also what heals a pruned encoder."""
 
     type: Literal["distil"] = "distil"
@@ -133,13 +148,11 @@ class DistilSettings(LoopSettings):
         min_length=1,
         description='Checkpoints (folders) whose probabilities are averaged; "self": the model as the stage finds it.',
     )
-    texts: tuple[str, ...] = Field((), description="Unlabelled texts beside the training texts: TSV files as above.")
     parallel: tuple[str, ...] = Field(
         (),
         description="Translations beside the training texts, files as for `align`: what the teachers say of a sentence is averaged over "
         "all its languages, so that each learns from those that the teachers read best.",
     )
-    limit: int | None = Field(None, ge=1, description="Texts per language, at most; drawn by the seed.")
     temperature: float = Field(2.0, gt=0, description="Softens both sides' probabilities (Hinton et al. 2015).")
     hidden_weight: float = Field(
         0.0, ge=0, description="Of a second loss: that texts lie to each other as they do in the first teacher."

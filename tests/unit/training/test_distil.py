@@ -19,6 +19,7 @@ from training.errors import TrainingError  # noqa: E402
 from training.model import EMBEDDING, Texts, layers_of, load_classifier, predict  # noqa: E402
 from training.stages import distil  # noqa: E402
 from training.stages.settings import DistilSettings  # noqa: E402
+from training.stages.unlabelled import gather  # noqa: E402
 
 LINES = tiny.texts(20, 3)
 EXAMPLES = [Example(distil.UNLABELLED, 0, "en", line, distil.UNLABELLED, row) for row, line in enumerate(LINES)]
@@ -132,7 +133,7 @@ def test_no_text_that_judges_is_learned_from(tmp_path: Path) -> None:
     data = Dataset([example("a"), example("a"), example("b")], [example("c")], [])
     (tmp_path / "more.tsv").write_text("language\ttext\nsw\tc\nsw\td\nsw\te\n")
     settings = DistilSettings(texts=("more.tsv",))
-    assert [e.text for e in distil.gather(data, settings, tmp_path, 0)] == ["a", "b", "d", "e"]
-    assert len(distil.gather(data, DistilSettings(texts=("more.tsv",), limit=1), tmp_path, 0)) == 2
+    assert [e.text for e in gather(data, settings, tmp_path, 0)] == ["a", "b", "d", "e"]
+    assert len(gather(data, DistilSettings(texts=("more.tsv",), limit=1), tmp_path, 0)) == 2
     with pytest.raises(TrainingError, match="is not there"):
-        distil.gather(data, DistilSettings(texts=("none.tsv",)), tmp_path, 0)
+        gather(data, DistilSettings(texts=("none.tsv",)), tmp_path, 0)

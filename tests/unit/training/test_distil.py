@@ -17,12 +17,11 @@ from tests.unit.export import tiny  # noqa: E402
 from training.data.examples import Dataset, Example  # noqa: E402
 from training.errors import TrainingError  # noqa: E402
 from training.model import EMBEDDING, Texts, layers_of, load_classifier, predict  # noqa: E402
-from training.stages import distil  # noqa: E402
+from training.stages import distil, unlabelled  # noqa: E402
 from training.stages.settings import DistilSettings  # noqa: E402
-from training.stages.unlabelled import gather  # noqa: E402
 
 LINES = tiny.texts(20, 3)
-EXAMPLES = [Example(distil.UNLABELLED, 0, "en", line, distil.UNLABELLED, row) for row, line in enumerate(LINES)]
+EXAMPLES = [Example(unlabelled.UNLABELLED, 0, "en", line, unlabelled.UNLABELLED, row) for row, line in enumerate(LINES)]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_what_is_said_of_a_sentence_is_averaged_over_its_translations_alone(
     (tmp_path / "parallel.tsv").write_text("en\tde\tth\n" + "\t".join(LINES[:3]) + "\n" + "\t".join(LINES[3:6]) + "\n")
     settings = DistilSettings(parallel=("parallel.tsv",))
     data = Dataset(train=EXAMPLES[:8], validation=[], test=[])
-    examples = distil.gather(data, settings, tmp_path, seed=0)
+    examples = unlabelled.gather(data, settings, tmp_path, seed=0)
     assert sorted(example.text for example in examples) == sorted(LINES[:8])
     student, _ = load_classifier(checkpoints[0])
     (tmp_path / "alone").mkdir()
@@ -133,7 +132,7 @@ def test_no_text_that_judges_is_learned_from(tmp_path: Path) -> None:
     data = Dataset([example("a"), example("a"), example("b")], [example("c")], [])
     (tmp_path / "more.tsv").write_text("language\ttext\nsw\tc\nsw\td\nsw\te\n")
     settings = DistilSettings(texts=("more.tsv",))
-    assert [e.text for e in gather(data, settings, tmp_path, 0)] == ["a", "b", "d", "e"]
-    assert len(gather(data, DistilSettings(texts=("more.tsv",), limit=1), tmp_path, 0)) == 2
+    assert [e.text for e in unlabelled.gather(data, settings, tmp_path, 0)] == ["a", "b", "d", "e"]
+    assert len(unlabelled.gather(data, DistilSettings(texts=("more.tsv",), limit=1), tmp_path, 0)) == 2
     with pytest.raises(TrainingError, match="is not there"):
-        gather(data, DistilSettings(texts=("none.tsv",)), tmp_path, 0)
+        unlabelled.gather(data, DistilSettings(texts=("none.tsv",)), tmp_path, 0)

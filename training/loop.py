@@ -151,6 +151,10 @@ class _Loop:
             cast(Any, model.encoder).gradient_checkpointing_enable({"use_reentrant": False})
         self._optimizer = make_optimizer(model, settings)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        if not plan.batches:
+            raise TrainingError(
+                f"{settings.epochs:g} are so few that no text is drawn", where="epochs", hint="more of them"
+            )
         self._stride = settings.accumulate * accelerator.num_processes
         self._steps = max(1, len(plan.batches) // self._stride)
         self._progress = Progress()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -65,7 +65,7 @@ def run(context: Context, folder: Path) -> None:
     plan = make_plan(learned, texts, settings, weights, seed)
     accelerator = Accelerator(mixed_precision="no")
     held_texts = Texts(tokenizer, [example.text for example in judged], prefix, settings.max_length)
-    measure = Guesses(held_texts, masking, settings, accelerator, seed)
+    measure = Guesses(held_texts, masking, settings, accelerator, seed, context.say)
     before = measure.of(model.to(accelerator.device))
     context.say(f"{len(learned):,} texts, {len(plan.batches):,} batches; {_told(before)} before it learns")
     tracker = Tracker(context.recipe.tracking, context.run / "logs" / context.name, context.recipe, accelerator)
@@ -228,11 +228,13 @@ class Guesses:
         settings: Size of a batch, and precision.
         accelerator: The device.
         seed: Of what is hidden.
+        say: Told what each score is made of.
     """
 
     def __init__(
-        self, texts: Texts, masking: Masking, settings: PretrainSettings, accelerator: Accelerator, seed: int
-    ) -> None:
+        self, texts: Texts, masking: Masking, settings: PretrainSettings, accelerator: Accelerator, seed: int,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
         generator = torch.Generator().manual_seed(seed)
         order = sampling.batches(
             np.arange(len(texts.ids)), texts.lengths, settings.batch_tokens, random.Random(f"{seed} guesses")
@@ -242,7 +244,7 @@ class Guesses:
             ids, mask = texts.batch(places)
             shown, hidden = masking(ids, mask, generator)
             self._batches.append((shown, mask, hidden, ids[hidden]))
-        self._device = accelerator.device
+        self._device, self._say = accelerator.device, say
         self._bf16 = precision_of(settings.precision, accelerator.device) is torch.bfloat16
 
     @torch.inference_mode()
@@ -263,4 +265,6 @@ class Guesses:
 
     def __call__(self, model: Classifier) -> float:
         """The probability that it gives to what is hidden, as a geometric mean, 0 to 1."""
-        return math.exp(-self.of(model)["loss"])
+        found = self.of(model)
+        self._say(_told(found))
+        return math.exp(-found["loss"])

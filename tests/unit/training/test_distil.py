@@ -18,6 +18,7 @@ from training.data.examples import Dataset, Example  # noqa: E402
 from training.errors import TrainingError  # noqa: E402
 from training.model import EMBEDDING, Texts, layers_of, load_classifier, predict  # noqa: E402
 from training.stages import distil, unlabelled  # noqa: E402
+from training.stages.finetune import make_plan  # noqa: E402
 from training.stages.settings import DistilSettings  # noqa: E402
 
 LINES = tiny.texts(20, 3)
@@ -136,3 +137,13 @@ def test_no_text_that_judges_is_learned_from(tmp_path: Path) -> None:
     assert len(unlabelled.gather(data, DistilSettings(texts=("more.tsv",), limit=1), tmp_path, 0)) == 2
     with pytest.raises(TrainingError, match="is not there"):
         unlabelled.gather(data, DistilSettings(texts=("none.tsv",)), tmp_path, 0)
+
+
+def test_an_epoch_is_a_pass_over_the_sources_and_the_files(tmp_path: Path) -> None:
+    train = [Example("sentiment", 0, "en", f"a {n}", "posts" if n < 4 else "news", n) for n in range(8)]
+    (tmp_path / "more.tsv").write_text("language\ttext\n" + "".join(f"sw\tb {n}\n" for n in range(12)))
+    settings = DistilSettings(texts=("more.tsv",), sources=("posts",), epochs=1, language_temperature=1.0)
+    examples = unlabelled.gather(Dataset(train, [], []), settings, tmp_path, 0)
+    texts = Texts(tiny.tokenizer().to_str(), [example.text for example in examples], "", 24)
+    plan = make_plan(examples, texts, settings, {}, 0)
+    assert sorted(place for batch in plan.batches for place in batch) == list(range(16))

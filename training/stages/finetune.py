@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from training.run import Context
 
 
+_NEVER = -1e4
+"""The logit of a label that a source does not give: finite, so that its gradient is 0 and not undefined."""
 _NEXT_SEED = 7919
 """From one run of a stage to the next; the seeds that people choose are small."""
 
@@ -179,6 +182,9 @@ def make_plan(
 class Supervised:
     """Cross-entropy of each text's own head, with label smoothing and class weights, and R-Drop if it is asked for.
 
+    A source that never gives a label in a language (film lines without a neutral one, reviews of one or five stars) is no witness against
+    it: its texts are compared over the labels that it does give, so that others decide how often that label is right.
+
     R-Drop (Liang et al. 2021): each text goes through twice, and the two predictions, which dropout makes differ, are pulled
     together by their symmetric Kullback-Leibler divergence.
     """
@@ -196,7 +202,8 @@ class Supervised:
         self._names = list(model.about.heads)
         self._heads = np.array([self._names.index(example.head) for example in examples])
         self._labels = np.array([example.label for example in examples])
-        self._weights: dict[str, Tensor | None] = dict.fromkeys(self._names)
+        self._given = torch.from_numpy(given_labels(examples, max(map(len, model.about.heads.values())))).to(device)
+        self._weights = {name: torch.ones(len(labels), device=device) for name, labels in model.about.heads.items()}
         if settings.class_weights == "balanced":
             for place, name in enumerate(self._names):
                 counts = np.bincount(self._labels[self._heads == place], minlength=len(model.about.heads[name]))
@@ -220,11 +227,11 @@ class Supervised:
                 total = total + 0.0 * scores.sum()  # so that several processes agree on which gradients there are
                 continue
             target = torch.from_numpy(labels[rows]).to(self._device)
+            given = self._given[np.asarray(places)[rows], : scores.shape[1]]
             pairs = [scores[rows], scores[rows + len(heads)]] if twice else [scores[rows]]
+            pairs = [part.masked_fill(~given, _NEVER) for part in pairs]
             losses = [
-                nn.functional.cross_entropy(
-                    part, target, self._weights[name], reduction="none", label_smoothing=self._settings.label_smoothing
-                )
+                cross_entropy(part, target, given, self._weights[name], self._settings.label_smoothing)
                 for part in pairs
             ]
             total = total + torch.stack(losses).mean(0).sum()
@@ -233,6 +240,43 @@ class Supervised:
                 apart = (p.exp() * (p - q)).sum() + (q.exp() * (q - p)).sum()
                 total = total + self._settings.r_drop * apart / 2
         return total / len(heads)
+
+
+def given_labels(examples: Sequence[Example], labels: int) -> NDArray[np.bool_]:
+    """Which labels the source of each text gives in its language; where it gives but one, all count.
+
+    Args:
+        examples: Of all sources.
+        labels: Of the head that has most.
+
+    Returns:
+        *Shape:* ``[examples, labels]``.
+    """
+    seen: defaultdict[tuple[str, str, str], NDArray[np.bool_]] = defaultdict(lambda: np.zeros(labels, dtype=bool))
+    for example in examples:
+        seen[example.head, example.source, example.lang][example.label] = True
+    for found in seen.values():
+        found |= found.sum() == 1
+    return np.stack([seen[example.head, example.source, example.lang] for example in examples])
+
+
+def cross_entropy(scores: Tensor, target: Tensor, given: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy over the labels given, smoothed over them alone (Szegedy et al. 2016, section 7).
+
+    Args:
+        scores: Logits, very low where a label is not given; *Shape:* ``[texts, labels]``.
+        target: int64 ``[texts]``.
+        given: bool ``[texts, labels]``.
+        weights: Of the labels; ``[labels]``.
+        smoothing: Share of the target that is spread over all labels given, 0 to 1.
+
+    Returns:
+        ``[texts]``.
+    """
+    surprise = -torch.log_softmax(scores, -1)
+    spread = (surprise * weights).masked_fill(~given, 0.0).sum(-1) / given.sum(-1)
+    right = surprise.gather(1, target[:, None])[:, 0] * weights[target]
+    return (1 - smoothing) * right + smoothing * spread
 
 
 def evaluator(

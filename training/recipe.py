@@ -55,6 +55,11 @@ class EncoderSettings(Settings):
         "query: ", description="Put before every text, in training as in serving; E5 wants `query: `."
     )
     max_length: int = Field(128, ge=8, description="Tokens per text in serving, special ones included.")
+    replace: dict[str, str] = Field(
+        {},
+        description="What texts have in place of what matches a regular expression (Oniguruma's), in training as in serving: it goes into "
+        "`tokenizer.json`. For what is different in each text and says nothing, such as links.",
+    )
 
 
 class HeadSettings(Settings):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers
 
 from training.corpus import UNSPACED
 from training.errors import TrainingError
@@ -235,6 +235,28 @@ def trim_tokenizer(tokenizer: Tokenizer, kept: NDArray[np.int64], max_length: in
     data["padding"] = None
     data["truncation"] = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def replacing(tokenizer: str, replacements: Mapping[str, str]) -> str:
+    """The tokenizer with replacements made before anything else, in their order.
+
+    Args:
+        tokenizer: The content of a ``tokenizer.json``.
+        replacements: By regular expression, what stands in place of a match.
+
+    Raises:
+        TrainingError: One is no regular expression.
+    """
+    made = Tokenizer.from_str(tokenizer)
+    steps = []
+    for pattern, text in replacements.items():
+        try:
+            steps.append(normalizers.Replace(Regex(pattern), text))
+        except Exception as error:  # the package raises nothing narrower
+            raise TrainingError(f"is no regular expression: {error}", where=f"encoder.replace.{pattern!r}") from None
+    made.normalizer = normalizers.Sequence([*steps, *([made.normalizer] if made.normalizer else [])])
+    # As `trim_tokenizer` writes it, so that equal tokenizers are equal bytes.
+    return json.dumps(json.loads(made.to_str()), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _renumber_template(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:

@@ -36,6 +36,8 @@ def run(context: Context, folder: Path) -> None:
         content = vocabulary.trim_tokenizer(tokenizer, kept, recipe.encoder.max_length)
         cut_embedding(base.encoder, kept)
         context.say(f"{len(kept):,} of {pieces:,} pieces kept; {_cost(tokenizer, Tokenizer.from_str(content), data)}")
+    if recipe.encoder.replace:
+        content = vocabulary.replacing(content, recipe.encoder.replace)
     torch.manual_seed(recipe.seed)
     about = About(
         heads=recipe.heads_by_name(),

@@ -94,6 +94,19 @@ def test_a_size_below_the_forced_pieces_is_refused() -> None:
         vocabulary.select(VOCAB, range(4), {}, len(FORCED) - 1)
 
 
+def test_replacements_come_before_the_pieces_in_the_saved_tokenizer() -> None:
+    plain = WHOLE.to_str()
+    made = Tokenizer.from_str(vocabulary.replacing(plain, {r"https?://\S+": "x", r"@\w+": "y"}))
+    assert made.encode("a https://b.example/c?d @jo").tokens == WHOLE.encode("a x y").tokens
+    assert made.encode("nothing here").tokens == WHOLE.encode("nothing here").tokens
+    assert (
+        Tokenizer.from_str(vocabulary.replacing(made.to_str(), {"y": "z"})).encode("@jo").tokens
+        == made.encode("@jo").tokens
+    ), "replacements that were there stay, after the new ones"
+    with pytest.raises(TrainingError, match=r"encoder\.replace.*is no regular expression"):
+        vocabulary.replacing(plain, {"(": "x"})
+
+
 def test_another_kind_of_vocabulary_is_refused() -> None:
     from tokenizers import models
 

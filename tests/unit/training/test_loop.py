@@ -219,6 +219,43 @@ def test_r_drop_adds_what_dropout_makes_differ() -> None:
         assert bool(pulled > plain + 1e-3) == differs
 
 
+def test_where_all_labels_are_given_the_loss_is_the_plain_one() -> None:
+    model, settings = classifier(), FinetuneSettings(label_smoothing=0.1, class_weights="balanced")
+    found = Supervised(EXAMPLES, TEXTS, settings, model, torch.device("cpu"))(model, range(8))
+    total = torch.zeros(())
+    logits = model(*TEXTS.batch(range(8)))
+    for head, labels in ABOUT.heads.items():
+        rows = [n for n in range(8) if EXAMPLES[n].head == head]
+        counts = torch.bincount(torch.tensor([e.label for e in EXAMPLES if e.head == head]), minlength=len(labels))
+        total = total + torch.nn.functional.cross_entropy(
+            logits[head][rows], torch.tensor([EXAMPLES[n].label for n in rows]), counts.sum() / counts / len(labels),
+            reduction="none", label_smoothing=0.1,
+        ).sum()  # fmt: skip
+    assert float(found.detach()) == pytest.approx(float(total.detach() / 8), rel=1e-5)
+
+
+def test_a_source_that_never_gives_a_label_in_a_language_is_no_witness_against_it() -> None:
+    given = {("films", "nl"): (0, 2), ("posts", "nl"): (0, 1, 2), ("films", "en"): (0, 1, 2), ("stars", "nl"): (2,)}
+    lines = iter(tiny.texts(24))
+    examples = [
+        Example("sentiment", label, lang, next(lines), source, 0)
+        for (source, lang), labels in given.items()
+        for label in labels * 2
+    ]
+    texts = Texts(tiny.tokenizer().to_str(), [example.text for example in examples], "", 24)
+    model = classifier()
+    settings = FinetuneSettings(label_smoothing=0.1, r_drop=1.0)
+    objective = Supervised(examples, texts, settings, model, torch.device("cpu"))
+    for (source, lang), labels in given.items():
+        places = [n for n, example in enumerate(examples) if (example.source, example.lang) == (source, lang)]
+        model.zero_grad()
+        objective(model, places).backward()
+        gradient = model.heads["sentiment"].bias.grad
+        assert isinstance(gradient, torch.Tensor)
+        assert bool(gradient[1] == 0) == (labels == (0, 2)), (source, lang)
+        assert gradient[2] != 0
+
+
 def test_fp16_is_refused_without_a_gpu() -> None:
     with pytest.raises(TrainingError, match="fp16 is for GPUs"):
         precision_of("fp16", torch.device("cpu"))

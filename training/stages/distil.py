@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -61,7 +61,8 @@ def run(context: Context, folder: Path) -> None:
         prune_layers(student, settings.layers)
         context.say(f"{settings.layers} layers kept")
     if settings.pieces is not None:
-        tokenizer = prune_pieces(student, tokenizer, examples, data, settings.pieces)
+        trained = context.recipe.trained_in(data.train)
+        tokenizer = prune_pieces(student, tokenizer, examples, trained, settings.pieces)
     prefix = context.recipe.encoder.text_prefix
     texts = Texts(tokenizer, lines, prefix, settings.max_length)
     plan = make_plan(examples, texts, settings, {example.source: 1.0 for example in examples}, seed)
@@ -160,8 +161,10 @@ def prune_layers(model: Classifier, keep: int) -> None:
     setattr(config, name, keep)
 
 
-def prune_pieces(model: Classifier, tokenizer: str, examples: Sequence[Example], data: Dataset, pieces: int) -> str:
-    """Cut the vocabulary to the pieces that these texts use most; returns the new tokenizer's content."""
+def prune_pieces(
+    model: Classifier, tokenizer: str, examples: Sequence[Example], trained: Container[str], pieces: int
+) -> str:
+    """Cut the vocabulary to the pieces that these texts use most, those of trained languages first; returns the new tokenizer's content."""
     whole = Tokenizer.from_str(tokenizer)
     whole.no_truncation()
     if pieces >= whole.get_vocab_size(with_added_tokens=True):
@@ -174,7 +177,7 @@ def prune_pieces(model: Classifier, tokenizer: str, examples: Sequence[Example],
         vocabulary.special_ids(whole),
         vocabulary.language_counts(whole, texts, {}),
         pieces,
-        {example.lang for example in data.train},
+        trained,
     )
     cut_embedding(model.encoder, kept)
     return vocabulary.trim_tokenizer(whole, kept, model.about.max_length)

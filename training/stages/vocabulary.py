@@ -16,7 +16,7 @@ from training.base import load_base
 from training.data.examples import Dataset
 from training.errors import TrainingError
 from training.model import About, Classifier, cut_embedding, save_classifier
-from training.recipe import VocabularySettings, resolved
+from training.recipe import Recipe, resolved
 
 if TYPE_CHECKING:
     from training.run import Context
@@ -32,7 +32,7 @@ def run(context: Context, folder: Path) -> None:
     content, data = tokenizer.to_str(), Dataset.load(context.data)
     pieces = tokenizer.get_vocab_size(with_added_tokens=True)
     if settings.pieces is not None and settings.pieces < pieces:
-        kept = _choose(tokenizer, data, settings, context.recipe_folder)
+        kept = _choose(tokenizer, data, recipe, context.recipe_folder)
         content = vocabulary.trim_tokenizer(tokenizer, kept, recipe.encoder.max_length)
         cut_embedding(base.encoder, kept)
         context.say(f"{len(kept):,} of {pieces:,} pieces kept; {_cost(tokenizer, Tokenizer.from_str(content), data)}")
@@ -58,11 +58,14 @@ def base_name(name: str, recipe_folder: Path) -> str:
 
 
 def _choose(
-    tokenizer: Tokenizer, data: Dataset, settings: VocabularySettings, recipe_folder: Path
+    tokenizer: Tokenizer, data: Dataset, recipe: Recipe, recipe_folder: Path
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    settings = recipe.vocabulary
     texts: defaultdict[str, list[str]] = defaultdict(list)
+    words = recipe.word_sources()
     for example in data.train:
-        texts[example.lang].append(example.text)
+        if example.source not in words:
+            texts[example.lang].append(example.text)
     trained = set(texts)
     for name in settings.texts:
         path = resolved(name, recipe_folder)

@@ -159,8 +159,10 @@ def sources(folder: Path, train: list[str], check: list[str]) -> Path:
 def test_a_leak_is_an_error_that_names_the_rows_or_is_dropped(tmp_path: Path) -> None:
     sources(tmp_path, ["en\t0\tsuch a bad day", "en\t2\tA good day!"], ["en\t2\ta good day", "en\t1\ta day"])
     with pytest.raises(TrainingError, match="train row 3 is check row 2"):
-        prepare(recipe(tmp_path, source("train"), source("check", "validation")), tmp_path)
-    data, _, dropped = prepare(recipe(tmp_path, source("train"), source("check", "validation"), leaks="drop"), tmp_path)
+        prepare(recipe(tmp_path, source("train"), source("check", "validation")), tmp_path, tmp_path)
+    data, _, dropped = prepare(
+        recipe(tmp_path, source("train"), source("check", "validation"), leaks="drop"), tmp_path, tmp_path
+    )
     assert [example.text for example in data.train] == ["such a bad day"]
     assert dropped == {"train texts that are in validation or test": 1}
 
@@ -173,7 +175,7 @@ def test_a_group_on_both_sides_is_a_leak(tmp_path: Path) -> None:
     write(tmp_path / "check.tsv", "language\tid\tlabel\ttext", "de\t7\t0\tschlecht")
     both = [source("s", path="train.tsv"), source("s", "validation", path="check.tsv")]
     with pytest.raises(TrainingError, match="s row 2 is s row 2"):
-        prepare(recipe(tmp_path, *both), tmp_path)
+        prepare(recipe(tmp_path, *both), tmp_path, tmp_path)
 
 
 def test_a_split_is_even_over_languages_and_labels_and_the_same_each_time(tmp_path: Path) -> None:
@@ -190,37 +192,37 @@ def test_a_split_is_even_over_languages_and_labels_and_the_same_each_time(tmp_pa
         *[line.replace("number", "x" * n) for n, line in enumerate(lines)],
     )
     wanted = recipe(tmp_path, source("train", validation=0.1), similarity=1.0)
-    data, _, _ = prepare(wanted, tmp_path)
+    data, _, _ = prepare(wanted, tmp_path, tmp_path)
     counts = {(e.lang, e.label): 0 for e in data.validation}
     for example in data.validation:
         counts[example.lang, example.label] += 1
     assert set(counts.values()) == {2}
     assert len(counts) == 6
     assert len(data.train) == 108
-    assert prepare(wanted, tmp_path)[0] == data
-    assert prepare(wanted.model_copy(update={"seed": 1}), tmp_path)[0].validation != data.validation
+    assert prepare(wanted, tmp_path, tmp_path)[0] == data
+    assert prepare(wanted.model_copy(update={"seed": 1}), tmp_path, tmp_path)[0].validation != data.validation
 
 
 def test_a_language_left_out_is_checked_and_never_trained_on(tmp_path: Path) -> None:
     sources(tmp_path, ["en\t0\tbad", "de\t2\tgut", "en\t2\tgood"], ["en\t1\tso so"])
     wanted = recipe(tmp_path, source("train"), source("check", "validation"), leave_out={"sentiment": ["de"]})
-    data, _, _ = prepare(wanted, tmp_path)
+    data, _, _ = prepare(wanted, tmp_path, tmp_path)
     assert {example.lang for example in data.train} == {"en"}
     assert [example.text for example in data.validation if example.lang == "de"] == ["gut"]
 
 
 def test_the_first_texts_of_each_language_can_be_skipped(tmp_path: Path) -> None:
     sources(tmp_path, ["en\t0\tbad", "de\t2\tgut", "en\t2\tgood", "de\t0\tschlecht", "fr\t0\tmal"], ["en\t1\tso so"])
-    data, _, _ = prepare(recipe(tmp_path, source("train", skip=1), source("check", "validation")), tmp_path)
+    data, _, _ = prepare(recipe(tmp_path, source("train", skip=1), source("check", "validation")), tmp_path, tmp_path)
     assert {example.text for example in data.train} == {"good", "schlecht"}
     with pytest.raises(TrainingError, match="no language has more than 2 texts"):
-        prepare(recipe(tmp_path, source("train", skip=2), source("check", "validation")), tmp_path)
+        prepare(recipe(tmp_path, source("train", skip=2), source("check", "validation")), tmp_path, tmp_path)
 
 
 def test_a_head_without_texts_to_check_is_told(tmp_path: Path) -> None:
     sources(tmp_path, ["en\t0\tbad"], [])
     with pytest.raises(TrainingError, match=r"the head 'sentiment' has no validation texts .*validation = 0\.1"):
-        prepare(recipe(tmp_path, source("train")), tmp_path)
+        prepare(recipe(tmp_path, source("train")), tmp_path, tmp_path)
 
 
 def test_the_digest_tells_other_contents(tmp_path: Path) -> None:

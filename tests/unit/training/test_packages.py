@@ -1,0 +1,63 @@
+"""Labelled words out of an npm package."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from training.data.packages import read_package
+from training.errors import TrainingError
+
+
+def package(cache: Path, **files: str) -> None:
+    """An archive as npm leaves it in the cache."""
+    target = cache / "npm" / "@some-words-1.2.3.tgz"
+    target.parent.mkdir(exist_ok=True)
+    with tarfile.open(target, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content.encode())
+            archive.addfile(member, io.BytesIO(content.encode()))
+
+
+def test_the_star_is_the_language_and_folders_below_are_left_alone(tmp_path: Path) -> None:
+    words = {"good": 3, "bad": -3}
+    package(
+        tmp_path,
+        **{
+            "lists/W-en.json": json.dumps(words),
+            "lists/W-pt-BR.json": '{"mau": -2}',
+            "lists/old/W-de.json": '{"x": 1}',
+            "lists/W.txt": "-",
+        },
+    )
+    found = list(read_package("npm:@some/words@1.2.3/lists/W-*.json", tmp_path))
+    assert found == [
+        (1, {"language": "en", "text": "good", "label": "3"}),
+        (2, {"language": "en", "text": "bad", "label": "-3"}),
+        (3, {"language": "pt-BR", "text": "mau", "label": "-2"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("npm:@some/words@1.2.3/other/W-*.json", "holds no such file"),
+        ("npm:@some/words@1.2.3/lists/W-*.csv", "is not JSON"),
+        ("npm:@some/words@1.2.3/lists/L-*.json", "is no object of texts and labels"),
+        ("npm:@some/words/lists/W-*.json", "is no file of a package"),
+        ("npm:@some/words@1.2.3/lists/W-en.json", "is no file of a package"),
+        ("npm:other@1.0.0/W-*.json", "npm is needed to fetch it"),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(
+    path: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    package(tmp_path, **{"lists/W-en.csv": "a,b", "lists/L-en.json": "[1]"})
+    with pytest.raises(TrainingError, match=said):
+        list(read_package(path, tmp_path))

@@ -410,6 +410,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the data, the labels, the lengths and the cost; train nothing.")
     ] = False,
+    until: Annotated[
+        str, typer.Option(help="The last stage to run: `data` or `vocabulary` to look at what is prepared.")
+    ] = "final",
     cache: Annotated[
         Path | None, typer.Option(help="Where fetched models are kept; ~/.cache/babelwatch.", show_default=False)
     ] = None,
@@ -433,8 +436,9 @@ def train(
         def say(line: str) -> None:
             tqdm.write(line, file=sys.stderr)  # above a bar, not into it
 
-        final = run_recipe(checked, recipe.parent, runs, cache=cache, say=say)
-        out.print(f"[green]{final}[/] is the trained checkpoint", highlight=False)
+        made = run_recipe(checked, recipe.parent, runs, cache=cache, say=say, until=until)
+        what = "is the trained checkpoint" if until == "final" else "is done, the stages after it are not"
+        out.print(f"[green]{made}[/] {what}", highlight=False)
 
 
 @app.command()

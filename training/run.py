@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from accelerate import PartialState
@@ -98,8 +98,25 @@ _PARALLEL: frozenset[Stage] = frozenset({finetune.run})
 other stages that train need a run of one process."""
 
 
+class _Step(NamedTuple):
+    """A stage in its place."""
+
+    name: str
+    run: Stage
+    inputs: tuple[Any, ...]
+    """What its result depends on beside the stages before it; the first are its settings."""
+    leaves: Literal["model", "data", ""] = ""
+    """What the stages after it take from it."""
+
+
 def run_recipe(
-    recipe: Recipe, recipe_folder: Path, runs: Path, *, cache: Path, say: Callable[[str], None] = lambda _: None
+    recipe: Recipe,
+    recipe_folder: Path,
+    runs: Path,
+    *,
+    cache: Path,
+    say: Callable[[str], None] = lambda _: None,
+    until: str = "final",
 ) -> Path:
     """Run all stages that are not done yet.
 
@@ -109,9 +126,10 @@ def run_recipe(
         runs: Folder of all runs.
         cache: Where fetched models are kept.
         say: Told of what happens, in one line.
+        until: The last stage to run, by its folder; those after it are left for another time.
 
     Returns:
-        Folder of the final checkpoint.
+        Folder of that stage; of `final`, it is the checkpoint that the export reads.
 
     Raises:
         TrainingError: Of a stage; the stages before it stay done.
@@ -124,26 +142,30 @@ def run_recipe(
         raise TrainingError(
             f"the stage {alone[0]!r} needs a run of one process", where="stages", hint="launch it plainly"
         )
+    steps = [
+        _Step(
+            "data",
+            prepare.run,
+            (recipe.data, recipe.seed, recipe.heads_by_name(), prepare.digest(recipe, recipe_folder)),
+        ),
+        _Step("vocabulary", vocabulary.run, (recipe.vocabulary, recipe.encoder), "model"),
+        *(
+            _Step(recipe.folder(place), STAGES[type(settings)], (settings, recipe.seed), "model")
+            if type(settings) in STAGES
+            else _Step(recipe.folder(place), DATA_STAGES[type(settings)], (settings, recipe.seed), "data")
+            for place, settings in enumerate(recipe.stages)
+        ),
+        _Step("calibrate", calibrate.run, (recipe.calibrate,)),
+        _Step("report", report.run, (recipe.description,)),
+        _Step("final", calibrate.assemble, (recipe,)),
+    ]
+    names = [step.name for step in steps]
+    if until not in names:
+        raise TrainingError("is no stage of the recipe", where=until, hint=f"it has {', '.join(names)}")
     chain = _Chain(recipe, recipe_folder, run, cache, say if processes.is_main_process else lambda _: None)
-    chain.stage(
-        "data",
-        prepare.run,
-        recipe.data,
-        recipe.seed,
-        recipe.heads_by_name(),
-        prepare.digest(recipe, recipe_folder),
-    )
-    chain.stage("vocabulary", vocabulary.run, recipe.vocabulary, recipe.encoder, leaves_model=True)
-    for place, settings in enumerate(recipe.stages):
-        kind, inputs = type(settings), (settings, recipe.seed)
-        if kind in DATA_STAGES:
-            chain.stage(recipe.folder(place), DATA_STAGES[kind], *inputs, leaves_data=True)
-        else:
-            chain.stage(recipe.folder(place), STAGES[kind], *inputs, leaves_model=True)
-    chain.stage("calibrate", calibrate.run, recipe.calibrate)
-    chain.stage("report", report.run, recipe.description)
-    chain.stage("final", calibrate.assemble, recipe)
-    return run / "final"
+    for step in steps[: names.index(until) + 1]:
+        chain.do(step)
+    return run / until
 
 
 class _Chain:
@@ -155,53 +177,45 @@ class _Chain:
         self._model, self._data = run, run / "data"
         self._processes = PartialState()
 
-    def stage(
-        self,
-        name: str,
-        stage: Stage,
-        settings: Any,
-        *inputs: Any,
-        leaves_model: bool = False,
-        leaves_data: bool = False,
-    ) -> None:
+    def do(self, step: _Step) -> None:
         """Run a stage unless its folder is there, made from the same."""
-        self._print = fingerprint(self._print, name, settings, *inputs)
-        target, work = self._run / name, self._run / "work" / name
+        self._print = fingerprint(self._print, step.name, *step.inputs)
+        target, work = self._run / step.name, self._run / "work" / step.name
         done = _fingerprint_of(target) == self._print
         self._processes.wait_for_everyone()  # all have looked before one writes
         if done:
-            self._say(f"{name}: done before")
+            self._say(f"{step.name}: done before")
         elif self._processes.is_main_process:
-            self._do(name, stage, settings, target, work)
-        elif stage in _PARALLEL:
+            self._do(step, target, work)
+        elif step.run in _PARALLEL:
             with tempfile.TemporaryDirectory() as nowhere:
                 self._processes.wait_for_everyone()  # for `work`
-                stage(self._context(name, settings, work), Path(nowhere))
+                step.run(self._context(step, work), Path(nowhere))
         self._processes.wait_for_everyone()
-        if leaves_model:
+        if step.leaves == "model":
             self._model = target
-        if leaves_data:
+        elif step.leaves == "data":
             self._data = target
 
-    def _do(self, name: str, stage: Stage, settings: Any, target: Path, work: Path) -> None:
+    def _do(self, step: _Step, target: Path, work: Path) -> None:
         if target.exists():
-            self._say(f"{name}: made from other settings or data; again")
+            self._say(f"{step.name}: made from other settings or data; again")
         if _fingerprint_of(work) != self._print:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             _mark(work, self._print)
-        if stage in _PARALLEL:
+        if step.run in _PARALLEL:
             self._processes.wait_for_everyone()
         with whole_folder(target) as draft:
-            stage(self._context(name, settings, work), draft)
+            step.run(self._context(step, work), draft)
             _mark(draft, self._print)
         shutil.rmtree(work)
 
-    def _context(self, name: str, settings: Any, work: Path) -> Context:
+    def _context(self, step: _Step, work: Path) -> Context:
         return Context(
-            recipe=self._recipe, recipe_folder=self._folder, settings=settings, run=self._run, name=name,
+            recipe=self._recipe, recipe_folder=self._folder, settings=step.inputs[0], run=self._run, name=step.name,
             data=self._data, model=self._model, work=work, cache=self._cache,
-            say=lambda line: self._say(f"{name}: {line}"),
+            say=lambda line: self._say(f"{step.name}: {line}"),
         )  # fmt: skip
 
 

@@ -133,6 +133,21 @@ def page_hinkley(negatives: Floats, documents: Floats, allowance: float, bar: fl
     return alarm
 
 
+def told_everything(negatives: Floats, documents: Floats, rise: float, bar: float) -> Bools:
+    """Page's test that is told the usual share and the one size of the rise that will come, with restart.
+
+    No rule at this rate has a smaller worst mean delay (Moustakides 1986), if documents are independent: the bound in practice.
+    """
+    raised = BASE + rise
+    steps = negatives * np.log(raised / BASE) + (documents - negatives) * np.log((1 - raised) / (1 - BASE))
+    level, alarm = np.zeros(negatives.shape[1]), np.zeros(negatives.shape, bool)
+    for number, step in enumerate(steps):
+        level = np.maximum(level, 0) + step
+        alarm[number] = level >= bar
+        level[alarm[number]] = 0.0
+    return alarm
+
+
 METHODS: dict[str, list[Statistic]] = {
     "fixed threshold": [fixed_threshold(1), fixed_threshold(12)],
     "3-sigma moving average": [standardised(1, PER_DAY, 0), standardised(12, PER_DAY, 0)],
@@ -239,6 +254,7 @@ def main() -> None:
     parser.add_argument("--rises", type=float, nargs="+", default=[0.1, 0.15, 0.2, 0.3, 0.4])
     parser.add_argument("--lively", action="store_true", help="clumped volume, wandering mood, documents alike")
     parser.add_argument("--rate", type=float, default=0.05, help="false alarms a day and series")
+    parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--river-series", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="an SVG of the last table: mean delay by size of the rise")
     options = parser.parse_args()
@@ -251,7 +267,7 @@ def main() -> None:
 
 def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Floats]]:
     """Print one table: median (mean) delay in minutes by method and rise."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(options.seed)
     quiet = traffic(options.series, options.days, per_bucket, 0.0, rng, lively=options.lively)
     raised = [traffic(options.series, 9, per_bucket, rise, rng, lively=options.lively) for rise in options.rises]
     print(
@@ -268,7 +284,9 @@ def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Flo
         line(name, table[name])
     hinkley = []
     for allowance in (0.025, 0.05, 0.1):
-        bar = tune(lambda h, a=allowance: page_hinkley(*quiet, a, h), [40.0 * 0.93**i for i in range(40)], options.rate)
+        bar = tune(
+            lambda h, a=allowance: page_hinkley(*quiet, a, h), [80.0 * 0.98**i for i in range(160)], options.rate
+        )
         hinkley.append([delays_of(page_hinkley(*data, allowance, bar)) for data in raised])
     table["Page-Hinkley"] = best(hinkley)
     line("Page-Hinkley", table["Page-Hinkley"])
@@ -283,14 +301,16 @@ def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Flo
             )
             table[name] = [delays_of(river_alarms(x[:, part], n[:, part], name, setting)) for x, n in raised]
             line(name, table[name])
-    budgets = [float(budget) for budget in options.rate * 1.4 ** np.arange(-1, 15)]
+    budgets = [float(budget) for budget in options.rate * 1.08 ** np.arange(-4, 62)]
     budget = tune(lambda s: ours(*quiet, s), budgets, options.rate)
-    # All rises through one bank: its cost is by the bucket, and its bar the same.
-    together = [np.concatenate(parts, axis=1) for parts in zip(*raised, strict=True)]
     for name, setting in ((f"Babelwatch (budget {budget:.2g})", budget), ("Babelwatch (budget = rate)", options.rate)):
-        alarms = np.split(ours(together[0], together[1], setting), len(raised), axis=1)
-        table[name] = [delays_of(alarm) for alarm in alarms]
+        table[name] = [delays_of(ours(*data, setting)) for data in raised]
         line(name, table[name])
+    told = []
+    for rise, data in zip(options.rises, raised, strict=True):
+        bar = tune(lambda h, r=rise: told_everything(*quiet, r, h), [12.0 * 0.99**i for i in range(160)], options.rate)
+        told.append(delays_of(told_everything(*data, rise, bar)))
+    line("told share and size", told)
     print(
         f"{'bound (Lorden)':26}" + "".join(f"{bound_minutes(r, per_bucket, options.rate):14.0f}" for r in options.rises)
     )

@@ -13,6 +13,7 @@ from monitor.detection.counts import (
     NEGATIVE_VOLUME,
     ROLLUP,
     SHARE,
+    SHARES,
     SIGNALS,
     SPREAD,
     VOLUME,
@@ -272,21 +273,28 @@ class SeriesBank:
         volume = baseline.expect_volume(rows, clock)
         share = self._expect_share(rows, parents, clock, seen, is_rollup)
         parts, watched = self._parts[is_rollup], self._watched[is_rollup]
-        caution = baseline.caution(rows, clock, self._half_life_ms)
-        steps, quiet_steps = weigh.ratios(
-            rows, clock, volume, share, seen, caution, parts, watched, self._settings.minimal_effect
+        steps, quiet_steps, weights = weigh.ratios(
+            rows,
+            clock,
+            volume,
+            share,
+            seen,
+            parts,
+            watched,
+            self._settings.minimal_effect,
+            self._half_life_ms,
         )
         spent, of_entity = self._spend(rows, parents, clock, is_rollup)
         if not is_rollup and self._parts[True][SPREAD]:
             weigh.tell_beside(seen, share, steps, of_entity)
 
         weigh.extend_windows(rows, volume, share, clock.gap, watched)
-        total = evidence.accumulate(rows, steps, quiet_steps, clock.gap, spent, bucket_ms)
+        total = evidence.accumulate(rows, steps, quiet_steps, clock.gap, spent, weights, bucket_ms)
         weigh.add_to_windows(rows, volume, share, seen, parts, watched)
 
         before = rows["alarm"] > 0
         raised = decide.raise_alarms(
-            rows, total, spent, self._bar_days, share.correlation, caution, seen.unit, self._settings, clock
+            rows, total, spent, self._bar_days, share.correlation, seen.unit, self._settings, clock
         )
         ended = decide.end_alarms(rows, parents, before, steps, quiet_steps, clock, volume, share, seen, self._settings)
         found = self._describe(slots, rows, bucket_ms, seen, share, volume, spent, ended)
@@ -375,7 +383,7 @@ class SeriesBank:
                 findings.finding(
                     self._table.keys[int(slots[position])], rows[position], int(signal), bucket_ms=bucket_ms,
                     length_ms=self._length_ms, youden=max(youden, 0.05),
-                    inflation=(1 + float(alike if signal in decide.SHARES else clumps)) / max(worth, 1e-9),
+                    inflation=(1 + float(alike if signal in SHARES else clumps)) / max(worth, 1e-9),
                     log_evidence=float(np.log(max(total[position, signal], 1e-300) / given)),
                     threshold=float(np.log(self._bar_days / given)), active=not ended[position, signal],
                 )

@@ -36,11 +36,6 @@ PRIOR_STRETCHES = 8.0
 """Half-hours that this prior is worth. A dense series would else take one calm half-hour for proof that its documents are
 independent, be in alarm at the next, and, as an alarm teaches nothing, never learn better: one of a hundred simulated names had
 most of all false alarms."""
-CAUTION = 2.0
-"""Standard errors by which the variance of a share is taken for larger than it was found. With 0, simulated lively traffic gave
-half again as many alarms as a budget of 0.1 a day allows."""
-KNOWN_STRETCHES = 40.0
-"""Half-hours' worth of knowledge of the variance that `PRIOR_CORRELATION` is taken for."""
 LANGUAGE_SPREAD = 0.1
 """Standard deviation of true shares between languages of one entity: what a new language may differ by."""
 WEEKS_KEPT = 4
@@ -193,16 +188,13 @@ def expect_share(rows: Rows, clock: Clock, prior: Floats, true_prior: Floats, yo
     )
 
 
-def caution(rows: Rows, clock: Clock, half_life_ms: float) -> Floats:
-    """How many times more variable shares may be than their over-dispersion says, float64 [n], at least 1.
-
-    A variance estimated from k independent stretches has the relative standard error sqrt(2/k). The evidence for a change
-    is as uncertain as the variance it is divided by, and the rarer an alarm shall be, the more that matters.
-    """
-    age_ms = np.minimum(np.maximum(clock.bucket_ms - rows["born"], 0), half_life_ms / np.log(2))
-    stretches = age_ms / (1000 * CORRELATION_S) + KNOWN_STRETCHES
-    factor: Floats = 1 + CAUTION * np.sqrt(2 / stretches)
-    return factor
+def documents_a_day(rows: Rows, clock: Clock, half_life_ms: float) -> Floats:
+    """Documents a day on average over what is remembered, weighted as they came: float64 [n]."""
+    age_ms = np.maximum(clock.bucket_ms - rows["born"], clock.length_ms)
+    remembered_ms = (1 - 0.5 ** (age_ms / half_life_ms)) * half_life_ms / np.log(2)
+    faded = 0.5 ** (clock.gap * clock.length_ms / half_life_ms)
+    documents: Floats = rows["mass"] * faded * (DAY_MS / remembered_ms)
+    return documents
 
 
 def entity_share(rollup: Rows) -> Floats:
@@ -271,17 +263,19 @@ def learn_share(
         now += rows["held"]
         rows["held"] = np.where((suspect & ~frozen)[:, None], now, 0.0)
         now[closed] = 0.0
-    taught = np.where(closed, 0.0, 1.0)
-    keep = np.where(closed, 1.0, 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms))
-    rows["share"] = keep[:, None] * rows["share"] + now
+    passed = 0.5 ** (clock.elapsed * clock.length_ms / half_life_ms)
+    rows["share"] = np.where(closed, 1.0, passed)[:, None] * rows["share"] + now
     decay = 0.5 ** (24 * clock.length_ms / half_life_ms)
     _teach_bin(rows["share_hour"], int(clock.hour), decay, now[:, 0], now[:, 1] * share.mean)
-    variance = documents * share.mean * (1 - share.mean)
+    # How much a series clumps is learned from what is held back, too: those are its clumps. What was seen during an alarm, and
+    # what should have been, are both left out.
+    variance = np.where(frozen, 0.0, documents * share.mean * (1 - share.mean))
     # A bucket far outside says that something happened, not that the series is noisy.
     limit = 4 * np.sqrt(variance * (1 + share.correlation * documents)) + 1
-    residual = taught * np.clip(negatives - documents * share.mean, -limit, limit)
+    residual = np.where(frozen, 0.0, np.clip(negatives - documents * share.mean, -limit, limit))
     settled = rows["share"][:, 1] > SHARE_PRIOR
     nothing = np.zeros_like(residual)
+    keep = np.where(frozen, 1.0, passed)
     _teach_noise(rows["share_noise"], clock, residual, nothing, variance, documents * variance, keep, settled)
 
 

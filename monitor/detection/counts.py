@@ -24,8 +24,10 @@ ROLLUP = "*"
 SIGNALS = ("negative_share", "negative_volume", "sentiment", "language_spread", "volume")
 """Those watched by default first, and the rollup's own behind what all series have: what is not watched is cut off."""
 SHARE, NEGATIVE_VOLUME, SENTIMENT, SPREAD, VOLUME = range(len(SIGNALS))
+SHARES = (SHARE, SENTIMENT, SPREAD)
+"""Signals that are means over documents, not amounts."""
 EFFECTS = 4
-"""Sizes of change that evidence is kept for, per signal: a factor of two apart, from the least worth an alarm upwards."""
+"""Sizes of change that evidence is kept for, per signal, from the least worth an alarm upwards."""
 
 WINDOW = np.dtype([
     ("documents", "f4"),
@@ -62,7 +64,7 @@ ROW = np.dtype([
     ("hour", "f4", (24, 2)),  # volume by hour of the day: seen and expected, in effective documents
     ("day", "f4", (7, 2)),  # volume by day of the week
     ("share_hour", "f4", (24, 2)),  # negatives by hour of the day
-    ("evidence", "f4", (len(SIGNALS), EFFECTS)),  # Shiryaev-Roberts sums, in days of budget time
+    ("evidence", "f4", (len(SIGNALS), EFFECTS)),  # stakes times likelihood ratios, days of budget time
     ("climb", "f4", (len(SIGNALS), EFFECTS)),  # log-likelihood ratio since the candidate onset
     ("onset", "i8", (len(SIGNALS), EFFECTS)),  # candidate onsets, ms
     ("window", WINDOW, (len(SIGNALS), EFFECTS)),
@@ -70,6 +72,7 @@ ROW = np.dtype([
     ("raised", "i8", len(SIGNALS)),  # bucket of the alarm, and once it is over the bucket of its end, ms
     ("descent", "f4", len(SIGNALS)),  # evidence that the alarm is over
     ("ebb", "f4"),  # evidence that a burst of negatives is over
+    ("purse", "f4", len(SIGNALS)),  # budget time not yet staked, in days; of shares only
 ], align=True)  # fmt: skip
 """Everything kept of one series; a kilobyte and a half, whatever its age and volume."""
 
@@ -78,7 +81,7 @@ ENTITY = np.dtype([(name, ROW[name]) for name in ("at", "languages", "mass", "sh
 """The fields of a rollup that its languages look at."""
 GRAIN = 2.0**-20
 """Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
-STATE_VERSION = 3
+STATE_VERSION = 4
 _HEADER = STATE_VERSION.to_bytes(2, "big")
 
 

@@ -10,6 +10,7 @@ from monitor.detection.counts import (
     NEGATIVE_VOLUME,
     SENTIMENT,
     SHARE,
+    SHARES,
     SIGNALS,
     SPREAD,
     VOLUME,
@@ -41,14 +42,12 @@ NEGATIVE_BY_NATURE = 0.5
 """Where most documents are negative as a rule, a burst is bad news without a change of share."""
 SENTIMENT_SPAN = 2.0
 """The mean sentiment runs from -1 to 1, twice as far as a share: so many times the minimal effect of a share is its own."""
-SHARES = [SHARE, SENTIMENT, SPREAD]
-"""Signals that are means over documents, not amounts."""
 ADOPTED_DOCUMENTS = 500.0
 """What an alarm that became the new normal is worth in the share's baseline: sure, but quick to correct."""
 
 
 def raise_alarms(
-    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, caution: Floats, unit: Floats,
+    rows: Rows, total: Floats, spent: Floats, bar_days: float, correlation: Floats, unit: Floats,
     settings: DetectionSettings, clock: Clock,
 ) -> Bools:  # fmt: skip
     """Put the signals in alarm whose evidence has reached the bar and that are worth it; changes `rows`.
@@ -59,7 +58,6 @@ def raise_alarms(
         spent: float64 [n, watched], budget time of this bucket, in days; 0 for a signal that raises no alarm.
         bar_days: Evidence at which any signal is in alarm.
         correlation: float64 [n], variance inflation of the negatives per further document of a bucket.
-        caution: float64 [n], how many times larger still the variance of a share may be.
         unit: float64 [n], as `Seen.unit`.
         settings: The detector's.
         clock: Of the bucket.
@@ -85,7 +83,7 @@ def raise_alarms(
     buckets = np.maximum((clock.bucket_ms - some["onset"][here, signals, best]) / clock.length_ms + 1, 1)
     unit = unit[chosen, None]
     inflation = 1 + correlation[chosen, None] * np.maximum(window["documents"] * unit / buckets - 1, 0)
-    needed = inflation / unit * (caution[chosen] * np.maximum(bar, MIN_EVIDENCE))[:, None]
+    needed = inflation / unit * np.maximum(bar, MIN_EVIDENCE)[:, None]
     raised[chosen] = enough & _matters(settings, window, needed)
     rows["alarm"][chosen] = np.where(raised[chosen], best + 1, some["alarm"])
     rows["raised"][raised] = clock.bucket_ms

@@ -1,17 +1,22 @@
 """Evidence that something changed, added up bucket by bucket over several sizes of change and all starting times.
 
 For each signal and each of a few sizes of change a likelihood ratio of "changed by this much" against "as expected" is
-kept in two ways. Shiryaev-Roberts sums add the ratios over all starting times, each weighted by the budget time that
-passed (an e-detector: Shin, Ramdas, Rinaldo, "E-detectors", 2024, section 3): as long as nothing has changed their
-expectation is the time passed, which is what makes the budget hold. The climb (Page's CUSUM) keeps the best
-starting time alone: it is the estimate of the onset.
+kept in two ways. The evidence adds up the ratios over starting times, each times the budget time staked on it
+(an e-detector: Shin, Ramdas, Rinaldo, "E-detectors", 2024, section 3): as long as nothing has changed its
+expectation is the time staked, whatever the stakes, if only each is set before its bucket is seen. That is what makes the
+budget hold. The climb (Page's CUSUM) keeps the best starting time alone: it is the estimate of the onset.
+
+Volumes stake each bucket's time on that bucket, which makes Shiryaev-Roberts sums. Shares save it in a purse and stake
+where it is worth most: where the evidence has fallen below a part of the purse it is raised to that. Evidence that cannot fall
+below a level is Page's test, which is some 5 % sooner; and since what a fall costs is paid from the time that passed, the budget
+holds without a threshold being simulated for each kind of series.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from monitor.detection.counts import EFFECTS, Bools, Floats, Ints, Rows
+from monitor.detection.counts import EFFECTS, SHARES, Bools, Floats, Ints, Rows
 
 STEP_LIMIT = 30.0
 """No bucket counts for more than this, in nats either way: enough for any budget, and nothing overflows."""
@@ -20,13 +25,15 @@ RATIOS = 2.0 ** np.arange(1, EFFECTS + 1)
 """Sizes of change of a volume: twice, four, eight and sixteen times what is expected."""
 MAX_TILT = 3.0
 """A tilt of `e^3` makes any mix almost wholly negative; more would only overflow."""
-MIXTURE = np.array(
-    [[0.15, 0.35, 0.35, 0.15], [0.25] * 4, [0.15, 0.35, 0.35, 0.15], [0.15, 0.35, 0.35, 0.15], [0.25] * 4]
-)
-"""Prior weights of the sizes of change by signal, rows summing to 1. Shares mostly rise by 10 to 20 points; a smaller rise takes
-hours anyway, and a larger one shows in a few documents."""
-SHARE_STEPS = 2.0 ** np.arange(EFFECTS)
-"""Sizes of change of a share, in multiples of the minimal effect."""
+SHARE_STEPS = np.array([1.0, 1.6, 3.2, 6.4])
+"""Sizes of change of a share, in multiples of the minimal effect. With what is no change yet (`weigh.SHARE_MARGIN`) the second is a
+rise of ten points, at the default; the largest is sooner than any other from about 25 points on."""
+SOUGHT_EVIDENCE = 2.2
+"""Nats by which the days that a change takes to be found are reckoned for its weight (`share_weights`). An alarm needs some six; with
+those, a series of twelve documents an hour was later for small rises and no sooner for large ones, and from 1.5 to 3 it made no difference."""
+STAKE = 0.1
+"""Part of its purse to which the evidence of a share is raised where it has fallen lower. A smaller part is a steadier stake, but a purse
+longer in filling: a series of one document in five minutes has filled this one in a day and a half."""
 
 
 def share_ratio(
@@ -52,6 +59,28 @@ def share_ratio(
     inflation = 1 + correlation * np.maximum(documents - 1, 0)
     limited: Floats = np.clip(steps * (worth / inflation)[:, None], -STEP_LIMIT, STEP_LIMIT)
     return limited
+
+
+def share_weights(null: Floats, effects: Floats, per_day: Floats, sought: Bools) -> Floats:
+    """How the stakes of shares are divided among the sizes of change, float64 [n, effects], rows summing to 1.
+
+    A weight w costs its size log(1/w) nats, and those cost days / nats each: the sum of what all sizes lose is least with
+    weights in proportion to the days they take. What would take many days is as good as never found, and its weight falls
+    off exponentially. So a series of thousands of documents looks for small changes first, since large ones show at
+    once, and one of a hundred for large ones, since small ones never show.
+
+    Args:
+        null: As for `share_ratio`.
+        effects: As for `share_ratio`.
+        per_day: float64 [n], independent documents that are expected in a day.
+        sought: bool [n, effects], which sizes are looked for at all.
+    """
+    raised = np.minimum(null[:, None] + effects, 0.99)
+    nats = raised * np.log(raised / null[:, None]) + (1 - raised) * np.log((1 - raised) / (1 - null[:, None]))
+    days = SOUGHT_EVIDENCE / np.maximum(nats * per_day[:, None], 1e-9)
+    log_weights = np.where(sought, np.log(days) - days, -1e12)
+    weights: Floats = np.exp(log_weights - log_weights.max(1, keepdims=True))
+    return weights / _over_effects(weights)[:, None]
 
 
 def volume_ratio(counts: Floats, null: Floats, dispersion: Floats, worth: Floats) -> Floats:
@@ -105,7 +134,9 @@ def sentiment_ratio(
     return limited
 
 
-def accumulate(rows: Rows, steps: Floats, quiet_steps: Floats, gap: Floats, spent: Floats, bucket_ms: int) -> Floats:
+def accumulate(
+    rows: Rows, steps: Floats, quiet_steps: Floats, gap: Floats, spent: Floats, weights: Floats, bucket_ms: int
+) -> Floats:
     """Add one bucket's log-likelihood ratios to the evidence; changes `rows`.
 
     Args:
@@ -114,23 +145,27 @@ def accumulate(rows: Rows, steps: Floats, quiet_steps: Floats, gap: Floats, spen
         quiet_steps: The same for each of the empty buckets before it, at most 0.
         gap: float64 [n], number of empty buckets.
         spent: float64 [n, watched], budget time in days of this bucket, and of each empty one.
+        weights: float64 [n, watched, effects], how the time is divided among the sizes of change; they sum to 1.
         bucket_ms: Start of the bucket.
 
     Returns:
-        float64 [n, watched], the mixture over sizes of change, in days of budget time.
+        float64 [n, watched], the evidence of all sizes of change together, in days of budget time.
     """
     watched = steps.shape[1]
     total: Floats = rows["evidence"][:, :watched].astype(np.float64)
     climb = rows["climb"][:, :watched]
+    stakes = _stakes(rows, total, spent, weights, gap)
     if gap.any():
         gaps = gap[:, None, None]
         passed = np.exp(np.maximum(quiet_steps * gaps, -700.0))
         # A start in any of the empty buckets has the ones after it against it: a geometric series.
         each = np.exp(np.minimum(quiet_steps, -1e-12))
         total *= passed
-        total += spent[:, :, None] * each * np.where(quiet_steps < -1e-9, (1 - passed) / (1 - each), gaps)
+        staked = spent[:, :, None] * weights * each * np.where(quiet_steps < -1e-9, (1 - passed) / (1 - each), gaps)
+        staked[:, [signal for signal in SHARES if signal < watched]] = 0.0
+        total += staked
         climb = climb + quiet_steps * gaps
-    total += spent[:, :, None]
+    total += stakes
     total *= np.exp(steps)
     np.minimum(total, EVIDENCE_LIMIT, out=total)
     rows["evidence"][:, :watched] = total
@@ -141,7 +176,22 @@ def accumulate(rows: Rows, steps: Floats, quiet_steps: Floats, gap: Floats, spen
     onset[fresh] = bucket_ms
     rows["window"][:, :watched][fresh] = np.zeros((), rows["window"].dtype)
     rows["climb"][:, :watched] = np.maximum(climb, 0) + steps
-    return _mixed(total)
+    return _over_effects(total)
+
+
+def _stakes(rows: Rows, total: Floats, spent: Floats, weights: Floats, gap: Floats) -> Floats:
+    """Budget time staked on a change with this bucket, float64 [n, watched, effects]; takes that of shares from their purses.
+
+    Nothing is saved during an alarm: an alarm of days would be followed by a stake of days.
+    """
+    stakes: Floats = spent[:, :, None] * weights
+    for signal in (signal for signal in SHARES if signal < spent.shape[1]):
+        saved = np.where(rows["alarm"][:, signal] == 0, spent[:, signal] * (gap + 1), 0.0)
+        purse = rows["purse"][:, signal].astype(np.float64) + saved
+        level = STAKE * purse[:, None] * weights[:, signal]
+        stakes[:, signal] = np.maximum(level - total[:, signal], 0.0)
+        rows["purse"][:, signal] = purse - _over_effects(stakes[:, signal])
+    return stakes
 
 
 def clear(rows: Rows, which: Bools) -> None:
@@ -151,17 +201,16 @@ def clear(rows: Rows, which: Bools) -> None:
 
 
 def total_evidence(rows: Rows) -> Floats:
-    """The mixture over sizes of change, float64 [n, signals], in days of budget time."""
-    return _mixed(rows["evidence"].astype(np.float64))
+    """The evidence of all sizes of change together, float64 [n, signals], in days of budget time."""
+    return _over_effects(rows["evidence"].astype(np.float64))
 
 
-def _mixed(evidence: Floats) -> Floats:
+def _over_effects(values: Floats) -> Floats:
     # Term by term: the order of a sum must not depend on how many series are worked on at once.
-    weights = MIXTURE[: evidence.shape[1]]
-    mixture: Floats = evidence[:, :, 0] * weights[:, 0]
+    total: Floats = values[..., 0].copy()
     for effect in range(1, EFFECTS):
-        mixture += evidence[:, :, effect] * weights[:, effect]
-    return mixture
+        total += values[..., effect]
+    return total
 
 
 def best_effect(rows: Rows) -> Ints:

@@ -11,6 +11,7 @@ from monitor.detection.counts import (
     NEGATIVE_VOLUME,
     SENTIMENT,
     SHARE,
+    SHARES,
     SPREAD,
     VOLUME,
     Floats,
@@ -43,12 +44,12 @@ def ratios(
     volume: baseline.Volume,
     share: baseline.Share,
     seen: Seen,
-    caution: Floats,
     parts: Floats,
     watched: int,
     minimal_effect: float,
-) -> tuple[Floats, Floats]:
-    """Log-likelihood ratios of this bucket and of each empty one before.
+    half_life_ms: float,
+) -> tuple[Floats, Floats, Floats]:
+    """Log-likelihood ratios of this bucket and of each empty one before, and the weights of the sizes of change.
 
     Args:
         rows: The series.
@@ -56,13 +57,13 @@ def ratios(
         volume: What was expected.
         share: What was expected.
         seen: What came.
-        caution: float64 [n], by how much the evidence of shares is divided (`baseline.caution`).
         parts: float64 [signals], 0 for a signal that raises no alarm.
         watched: So many of the signals, the first, are looked at.
         minimal_effect: The smallest rise of a share worth an alarm.
+        half_life_ms: Of the baseline.
 
     Returns:
-        float64 [n, watched, effects], twice.
+        float64 [n, watched, effects], three times.
     """
     worth = seen.worth / np.maximum(seen.documents, 1e-12)
     step = minimal_effect * np.where(seen.documents > 0, seen.youden / np.maximum(seen.documents, 1e-12), 1.0)
@@ -73,14 +74,20 @@ def ratios(
     # Nothing is unusual in what is not known, and no change is seen that is smaller than the doubt.
     young = clock.bucket_ms - rows["born"] < SHARE_KNOWN_MS
     unknown = ((rows["share"][:, 1] < SHARE_KNOWN) | young)[:, None] | (effects < EFFECT_DOUBTS * share.doubt[:, None])
-    sure, unit = worth / caution, seen.unit
+    unit = seen.unit
+    weights = np.full_like(steps, 1 / EFFECTS)
+    a_day = baseline.documents_a_day(rows, clock, half_life_ms) * unit
+    alike = share.correlation * np.maximum(a_day * (clock.length_ms / DAY_MS) - 1, 0)
+    of_shares = evidence.share_weights(null, effects, a_day / (1 + alike), ~unknown)
+    for signal in (signal for signal in SHARES if signal < watched):
+        weights[:, signal] = of_shares
     negatives, positives, documents = seen.negatives * unit, seen.positives * unit, seen.documents * unit
-    found = evidence.share_ratio(negatives, documents, null, effects, share.correlation, sure)
+    found = evidence.share_ratio(negatives, documents, null, effects, share.correlation, worth)
     steps[:, SHARE] = np.where(unknown, 0.0, found)
     if parts[SENTIMENT]:
         fewer = np.clip(share.positive - SHARE_DOUBT * share.positive_doubt, 0.005, 0.99 - null)
         found = evidence.sentiment_ratio(
-            negatives, positives, documents, null, fewer, SENTIMENT_SPAN * effects, share.correlation, sure
+            negatives, positives, documents, null, fewer, SENTIMENT_SPAN * effects, share.correlation, worth
         )
         steps[:, SENTIMENT] = np.where(unknown, 0.0, found)
     if parts[SPREAD] and watched > SPREAD:
@@ -101,7 +108,7 @@ def ratios(
             quiet[:, signal] = known * evidence.volume_ratio(
                 np.zeros_like(counts), volume.gap_mean * usual, volume.dispersion, worth
             )
-    return steps, quiet
+    return steps, quiet, weights
 
 
 def tell_beside(seen: Seen, share: baseline.Share, steps: Floats, part: Floats) -> None:

@@ -393,3 +393,18 @@ def test_the_state_of_more_series_than_a_table_begins_with_comes_back():
     again.restore(bank.dump())
     assert again.dump() == bank.dump()
     assert len(again) == 1200
+
+
+def test_how_much_documents_resemble_each_other_is_learned_without_bias():
+    rng, names = np.random.default_rng(3), [f"e{number}" for number in range(60)]
+    # A small budget: no alarms, which teach nothing.
+    options = DetectionSettings(bucket_s=900, false_alarms_per_day=0.01)
+    bank, alike, documents = SeriesBank(options, entities=names), 0.04, 20
+    shape = (1 - alike) / alike
+    for bucket in range(6 * 96):
+        negatives = rng.binomial(documents, rng.beta(0.25 * shape, 0.75 * shape, len(names)))
+        counts = np.stack([negatives, documents - negatives, 0 * negatives], axis=1)
+        bank.update(bucket * 15 * MINUTE_MS, [(name, ROLLUP) for name in names], counts, np.zeros(len(names)))
+    noise = bank._table.rows["share_noise"][bank._table.rollups()]
+    # Of the variance per squared documents, as a document resembles the others only.
+    assert noise["excess"].sum() / noise["weight"].sum() == pytest.approx(alike * (1 - 1 / documents), rel=0.15)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection import migrations
-from monitor.detection.counts import NEGATIVE_VOLUME, ROLLUP, ROW, VOLUME, Seen, SeriesTable, StateError
+from monitor.detection.counts import NEGATIVE_VOLUME, ROLLUP, ROW, SIGNALS, VOLUME, Seen, SeriesTable, StateError
 
 HOUR_MS = 3_600_000
 
@@ -94,17 +94,22 @@ def test_rows_of_version_1_are_read_and_keep_what_they_knew():
     assert row["alarm"].tolist() == [0, 3, 0, 0, 1]
     assert row["raised"][1] == 60_000
     assert row["hour"][3].tolist() == [5.0, 6.0]
-    assert (row["evidence"][VOLUME] == 4.0).all()
+    assert (row["evidence"][VOLUME] == 1.0).all()  # a quarter for each size of change
     assert (row["window"]["documents"][NEGATIVE_VOLUME] == 9.0).all()
     again = SeriesTable()
     again.unpack(table.pack(table.sorted_slots()))
     assert again.pack(again.sorted_slots()) == table.pack(table.sorted_slots())
 
 
-def test_rows_of_version_2_are_read():
-    old = np.zeros(1, ROW)[0]
-    old["mass"], old["alarm"], old["ebb"] = 7.0, (0, 3, 0, 0, 1), np.nan  # version 2 had unused bytes there
+@pytest.mark.parametrize("version", [2, 3])
+def test_rows_of_versions_2_and_3_are_read(version: int):
+    old = np.zeros(1, migrations.version_3(ROW))[0]
+    old["mass"], old["alarm"], old["ebb"] = 7.0, (0, 3, 0, 0, 1), 0.5 if version == 3 else np.nan
+    old["evidence"] = 4.0
     table = SeriesTable()
-    table.unpack({("acme", "de"): b"\x00\x02" + old.tobytes()})
+    table.unpack({("acme", "de"): version.to_bytes(2, "big") + old.tobytes()})
     row = table.rows[table.slot(("acme", "de"))]
-    assert (row["mass"], row["alarm"].tolist(), row["ebb"]) == (7.0, [0, 3, 0, 0, 1], 0.0)
+    # Version 2 had unused bytes where 3 has the ebb.
+    assert (row["mass"], row["alarm"].tolist(), row["ebb"]) == (7.0, [0, 3, 0, 0, 1], 0.5 if version == 3 else 0.0)
+    assert row["evidence"].sum(1) == pytest.approx([4.0] * len(SIGNALS)), "weights of the sizes sum to 1"
+    assert not row["purse"].any()

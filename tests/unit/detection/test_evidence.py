@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection import evidence
-from monitor.detection.counts import EFFECTS, ROW, SIGNALS
+from monitor.detection.counts import EFFECTS, NEGATIVE_VOLUME, ROW, SHARE, SIGNALS, VOLUME
 
+VOLUMES = [NEGATIVE_VOLUME, VOLUME]
 NO_CHANGE = np.zeros((1, len(SIGNALS), EFFECTS))
+WEIGHTS = np.array([0.5, 0.5, 0.0, 0.0])
+"""A sample's mean of ratios of large changes says nothing: it hangs on a few."""
 STEPS = np.broadcast_to(0.05 * evidence.SHARE_STEPS, (1, EFFECTS))
 
 
@@ -16,7 +19,8 @@ def accumulate(
     rows: np.ndarray, steps: np.ndarray, bucket: int, *, quiet: np.ndarray = NO_CHANGE, gap: float = 0.0
 ) -> None:
     spent = np.full((len(rows), len(SIGNALS)), 1.0)
-    evidence.accumulate(rows, steps, quiet, np.full(len(rows), gap), spent, bucket)
+    weights = np.broadcast_to(WEIGHTS, steps.shape)
+    evidence.accumulate(rows, steps, quiet, np.full(len(rows), gap), spent, weights, bucket)
 
 
 def test_likelihood_ratios_of_shares_and_volumes_have_expectation_one():
@@ -63,29 +67,76 @@ def test_clustered_samples_are_no_unfair_evidence():
     assert honest == pytest.approx(np.ones(2), abs=0.02)
 
 
-def test_the_expected_evidence_is_the_time_that_passed():
+def quiet_shares(buckets: int, count: int) -> np.ndarray:
+    """Rows after so many buckets of three documents each in which nothing changed."""
     rng = np.random.default_rng(2)
-    rows = np.zeros(40_000, ROW)
-    for bucket in range(30):
-        steps = np.zeros((len(rows), len(SIGNALS), EFFECTS))
-        x = rng.binomial(3, 0.3, len(rows)).astype(float)
-        ones = np.ones(len(rows))
-        steps[:, 0] = evidence.share_ratio(x, 3 * ones, 0.3 * ones, np.repeat(STEPS, len(rows), 0), 0 * ones, ones)
+    rows, ones = np.zeros(count, ROW), np.ones(count)
+    for bucket in range(buckets):
+        steps = np.zeros((count, len(SIGNALS), EFFECTS))
+        x = rng.binomial(3, 0.3, count).astype(float)
+        found = evidence.share_ratio(x, 3 * ones, 0.3 * ones, np.repeat(STEPS, count, 0), 0 * ones, ones)
+        steps[:, [SHARE, NEGATIVE_VOLUME]] = found[:, None]
         accumulate(rows, steps, bucket)
-    assert rows["evidence"][:, 0, :2].mean(0) == pytest.approx([30, 30], rel=0.05)
+    return rows
+
+
+def test_the_expected_evidence_is_the_time_that_passed():
+    rows = quiet_shares(30, 40_000)
+    total = evidence.total_evidence(rows).astype(float)
+    assert total[:, NEGATIVE_VOLUME].mean() == pytest.approx(30, rel=0.05)
+    # What was not staked lies in the purse.
+    assert (total[:, SHARE] + rows["purse"][:, SHARE]).mean() == pytest.approx(30, rel=0.02)
+    assert (rows["purse"][:, SHARE] >= 0).all()
+
+
+def test_the_evidence_of_a_share_does_not_fall_below_what_its_purse_can_pay():
+    rows = quiet_shares(400, 200)
+    before = rows["evidence"][:, SHARE].copy()
+    accumulate(rows, NO_CHANGE, 400)
+    assert (rows["evidence"][:, SHARE] >= 0.9 * evidence.STAKE * rows["purse"][:, [SHARE]] * WEIGHTS).all()
+    assert (rows["evidence"][:, SHARE] >= before).all()
+    # And the purse is not hoarded: what passes is staked.
+    assert rows["purse"][:, SHARE].mean() < 300
+
+
+def test_an_alarm_saves_nothing_for_the_time_after_it():
+    rows = np.zeros(2, ROW)
+    rows["alarm"][1, SHARE] = 1
+    for bucket in range(100):
+        accumulate(rows, NO_CHANGE - 5.0, bucket)
+    assert rows["purse"][0, SHARE] > 5
+    assert rows["purse"][1, SHARE] == 0
+
+
+def test_stakes_go_to_the_sizes_that_the_volume_can_show():
+    one, null = np.ones(3), np.full(3, 0.27)
+    sought = np.ones((3, EFFECTS), bool)
+    sought[2, 0] = False
+    effects = np.repeat(STEPS, 3, 0)
+    few, many, coarse = evidence.share_weights(null, effects, np.array([50.0, 5_000.0, 5_000.0]), sought)
+    assert [few.sum(), many.sum(), coarse.sum()] == pytest.approx([1, 1, 1])
+    assert few[2] + few[3] > 0.5
+    assert many[0] + many[1] > 0.8
+    assert coarse[0] == 0
+    nothing = evidence.share_weights(null, effects, 1e-9 * one, np.zeros((3, EFFECTS), bool))
+    assert np.isfinite(nothing).all()
 
 
 @given(st.integers(1, 200), st.floats(-1.0, -1e-6))
 def test_a_gap_at_once_is_the_same_as_its_buckets_one_by_one(gap: int, step: float):
-    quiet = np.full((1, len(SIGNALS), EFFECTS), step)
+    quiet = np.zeros((1, len(SIGNALS), EFFECTS))
+    quiet[:, VOLUMES] = step  # no document is no evidence about a share
     once, apart = np.zeros(1, ROW), np.zeros(1, ROW)
     for rows in (once, apart):
-        rows["evidence"], rows["climb"] = 5.0, 3.0
+        rows["evidence"], rows["climb"] = 5.0 * WEIGHTS, 3.0
     accumulate(once, NO_CHANGE + 0.3, gap, quiet=quiet, gap=gap)
     for bucket in range(gap):
         accumulate(apart, quiet, bucket)
     accumulate(apart, NO_CHANGE + 0.3, gap)
-    assert once["evidence"] == pytest.approx(apart["evidence"], rel=1e-6)
+    assert once["evidence"][:, VOLUMES] == pytest.approx(apart["evidence"][:, VOLUMES], rel=1e-6)
+    for rows in (once, apart):
+        staked = rows["evidence"][:, SHARE].sum() * np.exp(-0.3) + rows["purse"][:, SHARE]
+        assert staked == pytest.approx(5.0 + gap + 1, rel=1e-5)
 
 
 def test_the_onset_is_where_the_climb_began():

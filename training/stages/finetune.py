@@ -78,11 +78,13 @@ def run(context: Context, folder: Path) -> None:
     for count, done in enumerate(finished, 1):
         for name, value in load_file(str(done / "model.safetensors")).items():
             mean[name] = value if count == 1 else mean[name].lerp_(value, 1 / count)
+    if settings.keep:
+        mean = {name: value.lerp(mean[name], 1 - settings.keep) for name, value in start.state_dict().items()}
     start.load_state_dict(mean)
     history = json.loads((finished[0] / "history.json").read_text(encoding="utf-8"))
-    if settings.runs > 1:
+    if settings.runs > 1 or settings.keep:
         score = evaluate(start.to(accelerator.device))
-        context.say(f"mean of the weights of {settings.runs} runs: score {100 * score:.2f}")
+        context.say(f"mean of the weights, {settings.keep:g} of them as they were: score {100 * score:.2f}")
         history["runs"] = [json.loads((done / "history.json").read_text(encoding="utf-8")) for done in finished]
         history["mean"] = score
     save_classifier(start, tokenizer, folder)

@@ -81,7 +81,15 @@ class SupervisedSettings(LoopSettings):
         1,
         ge=1,
         description="Train so many times from the same start, with other draws and dropout, and keep the mean of the weights (Wortsman et al. "
-        "2022, section 2, uniform soup).",
+        "2022, Model soups, section 2).",
+    )
+
+    keep: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the weights as the stage found them in the mean that it leaves: what it learned without all that it forgot "
+        "(Wortsman et al. 2022, Robust fine-tuning of zero-shot models, section 3).",
     )
 
 

@@ -111,6 +111,16 @@ def test_runs_of_a_stage_differ_and_the_mean_of_their_weights_is_kept(recipe: Pa
         assert torch.allclose(mean[name], (apart[0][name] + apart[1][name]) / 2, atol=1e-6), name
 
 
+def test_a_stage_keeps_a_share_of_the_weights_as_it_found_them(recipe: Path, run: Path, tmp_path: Path) -> None:
+    kept = train(recipe, tmp_path, "stages.1.keep=0.25")[0]
+    folders = (run.parent / "finetune", run.parent / "transfer", kept)
+    for file in ("encoder/model.safetensors", "heads.safetensors"):
+        before, after, mixed = (load_file(folder / file) for folder in folders)
+        assert any(not torch.equal(before[name], after[name]) for name in mixed)
+        for name, value in mixed.items():
+            assert torch.allclose(value, before[name] / 4 + after[name] * 3 / 4, atol=1e-6), name
+
+
 def test_a_loss_that_is_no_number_is_one_clear_line(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is not a number at step .* \(a smaller learning_rate"):
         train(recipe, tmp_path, "stages.0.learning_rate=1e30", "stages.0.clip=1e30", "stages.0.warmup=0")

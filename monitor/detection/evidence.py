@@ -223,12 +223,15 @@ def descend(rows: Rows, steps: Floats, quiet_steps: Floats, gap: Floats) -> None
     """Add one bucket to the evidence that alarms are over; changes `rows`.
 
     Arrays are as for `accumulate`. It is the climb turned round, with half the size of change that the alarm was raised
-    for, so that an alarm lasts while about a quarter of its effect does.
+    for, so that an alarm lasts while about a quarter of its effect does; where too little is known for that, with the whole.
     """
     for signal in range(steps.shape[1]):
         alarm = rows["alarm"][:, signal].astype(np.int64)
-        effect = np.maximum(alarm - 2, 0)
+        own, half = np.maximum(alarm - 1, 0), np.maximum(alarm - 2, 0)
         here = np.arange(len(rows))
-        step = steps[here, signal, effect] + quiet_steps[here, signal, effect] * gap
+        # Half the size may be below the doubt about what is usual, where nothing is told of it: then the alarm's own has to do.
+        told = steps[here, signal, half] != 0
+        step = np.where(told, steps[here, signal, half], steps[here, signal, own])
+        step = step + quiet_steps[here, signal, half] * gap
         down = np.maximum(rows["descent"][:, signal], 0) - step
         rows["descent"][:, signal] = np.where(alarm > 0, np.minimum(down, 1e6), 0.0)

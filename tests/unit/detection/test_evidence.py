@@ -159,6 +159,16 @@ def test_an_alarm_descends_when_its_signal_is_back_and_not_before():
     assert (rows["descent"][0, 1:] == 0).all()
 
 
+def test_where_half_the_size_is_below_the_doubt_an_alarm_descends_by_its_own():
+    rows = np.zeros(1, ROW)
+    rows["alarm"][0, SHARE] = 4
+    steps = NO_CHANGE.copy()
+    steps[:, SHARE, 3] = -1.0
+    for _ in range(10):
+        evidence.descend(rows, steps, NO_CHANGE, np.zeros(1))
+    assert rows["descent"][0, SHARE] > 8
+
+
 @given(st.floats(0, 2.0**63), st.floats(0, 1), st.floats(0.005, 0.97), st.floats(0, 1), st.floats(1e-6, 2.0**62))
 def test_steps_are_finite_and_limited(documents: float, part: float, null: float, correlation: float, mean: float):
     one = np.ones(1)

@@ -69,7 +69,11 @@ class Server:
         self.process = subprocess.Popen(
             self.command, stdout=log, stderr=log, env=self.env, start_new_session=True, cwd=self.folder
         )
-        await_port(self.port, self.process)
+        try:
+            await_port(self.port, self.process)
+        except RuntimeError as error:
+            said = (self.folder / "output.log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{error}; it said:\n{said}") from None
         return self
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:

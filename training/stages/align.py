@@ -42,12 +42,7 @@ def run(context: Context, folder: Path) -> None:
     judged, learned = groups[:held], groups[held:]
     if len(learned) < 2:
         raise TrainingError(f"{len(groups)} parallel sentences are too few", where="parallel")
-    model, tokenizer = load_classifier(
-        context.model,
-        dropout=settings.dropout,
-        attention_dropout=settings.attention_dropout,
-        head_dropout=settings.head_dropout,
-    )
+    model, tokenizer = load_classifier(context.model, **settings.dropouts())
     prefix = context.recipe.encoder.text_prefix
     pairs = Pairs(learned, tokenizer, prefix, settings, rng)
     accelerator = Accelerator(mixed_precision="no")

@@ -50,12 +50,7 @@ def run(context: Context, folder: Path) -> None:
     lines = [example.text for example in examples]
     accelerator = Accelerator(mixed_precision="no")
     torch.manual_seed(seed)
-    student, tokenizer = load_classifier(
-        context.model,
-        dropout=settings.dropout,
-        attention_dropout=settings.attention_dropout,
-        head_dropout=settings.head_dropout,
-    )
+    student, tokenizer = load_classifier(context.model, **settings.dropouts())
     told = teach(context, examples, student, accelerator)
     if settings.layers:
         prune_layers(student, settings.layers)

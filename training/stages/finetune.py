@@ -98,12 +98,7 @@ def _train_once(
     """One run of the stage; `done` then holds all weights, and how it went."""
     settings: SupervisedSettings = context.settings
     torch.manual_seed(seed)
-    model, _ = load_classifier(
-        context.model,
-        dropout=settings.dropout,
-        attention_dropout=settings.attention_dropout,
-        head_dropout=settings.head_dropout,
-    )
+    model, _ = load_classifier(context.model, **settings.dropouts())
     lower = None
     if settings.cache_frozen:  # for all runs at once
         drawn = {place for plan in plans for batch in plan.batches for place in batch}
@@ -170,8 +165,9 @@ def make_plan(
     """All batches of all epochs."""
     wanted = sampling.shares(examples, settings.language_temperature, settings.head_weights, weights)
     size = len(examples)
-    if isinstance(settings, TransferSettings) and settings.sources and settings.replay:
-        size = round(sum(example.source in settings.sources for example in examples) / (1 - settings.replay))
+    if isinstance(settings, TransferSettings) and settings.sources:
+        named = sum(example.source in settings.sources for example in examples)
+        size = round(named / (1 - settings.replay)) if named < size else size  # where others are there to be replayed
     epochs = sampling.draw(examples, wanted, settings.epochs, seed, size)
     found = [
         batch

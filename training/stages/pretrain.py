@@ -54,9 +54,7 @@ def run(context: Context, folder: Path) -> None:
     if not learned:
         raise TrainingError("one text alone is too few", where="pretrain", hint="name more in `texts`")
     torch.manual_seed(seed)
-    classifier, tokenizer = load_classifier(
-        context.model, dropout=settings.dropout, attention_dropout=settings.attention_dropout
-    )
+    classifier, tokenizer = load_classifier(context.model, **settings.dropouts())
     model = Guesser(classifier)
     prefix = context.recipe.encoder.text_prefix
     masking = Masking.of(tokenizer, prefix, settings.mask)

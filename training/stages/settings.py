@@ -73,6 +73,14 @@ class LoopSettings(Settings):
     checkpoint_minutes: float = Field(3.0, gt=0, description="How much work a crash may cost.")
     seed: int | None = Field(None, description="Of this stage; unset: the recipe's.")
 
+    def dropouts(self) -> dict[str, float]:
+        """As `training.model.load_classifier` takes them."""
+        return {
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "head_dropout": self.head_dropout,
+        }
+
 
 class SupervisedSettings(LoopSettings):
     """What the two supervised stages share."""

@@ -30,6 +30,7 @@ from aiokafka.errors import (
 
 from monitor.broker.settings import KafkaSettings
 from monitor.errors import BrokerError
+from monitor.waiting import told_within
 
 log = structlog.get_logger("monitor.broker")
 T = TypeVar("T")
@@ -187,13 +188,8 @@ async def patiently(what: str, attempt: Callable[[], Awaitable[T]], *, stopping:
         pause = wait_s * random.uniform(0.7, 1.3)
         if stopping is None:
             await asyncio.sleep(pause)
-        else:
-            try:
-                await asyncio.wait_for(stopping.wait(), pause)
-            except TimeoutError:
-                pass
-            else:
-                raise asyncio.CancelledError
+        elif await told_within(stopping, pause):
+            raise asyncio.CancelledError
         wait_s = min(wait_s * 2, LAST_RETRY_S)
 
 

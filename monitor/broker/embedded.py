@@ -102,7 +102,8 @@ class EmbeddedBroker:
             return
         self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), 5)
+            async with asyncio.timeout(5):
+                await self._process.wait()
         except TimeoutError:
             self._process.kill()
             await self._process.wait()

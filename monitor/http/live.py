@@ -12,6 +12,7 @@ from aiohttp import web
 from monitor.http import showing
 from monitor.http.board import Board
 from monitor.http.views import Status
+from monitor.waiting import told_within
 
 MIN_PUSH_S = 1.0
 """Least time between two pushes: a person reads no faster, and a fast replay must not flood a page."""
@@ -65,11 +66,8 @@ class Live:
                 changed.clear()
                 await self._write(response, b"event: status\ndata: " + self._message(sent) + b"\n\n")
                 await asyncio.sleep(MIN_PUSH_S)
-                try:
-                    await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
-                except TimeoutError:
-                    # The pipeline's ages are of the wall clock, so there is something new to say after a silence too.
-                    continue
+                # The pipeline's ages are of the wall clock, so there is something new to say after a silence too.
+                await told_within(changed, HEARTBEAT_S)
         except (ConnectionError, TimeoutError):
             return response
         finally:

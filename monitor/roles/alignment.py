@@ -8,7 +8,6 @@ stands is known to every process from the notes beside the group's offsets, also
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from monitor.broker.client import explain
 from monitor.broker.committed import Committed
 from monitor.documents.eventtime import EventClock
 from monitor.roles.lane import read_note
+from monitor.waiting import told_within
 
 log = structlog.get_logger("monitor.alignment")
 
@@ -82,8 +82,7 @@ class Alignment:
             except (KafkaError, OSError) as error:
                 # As it was: a coordinator that moves takes seconds, and nothing is lost by waiting a little longer.
                 log.debug("alignment.unknown", reason=explain(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), EVERY_S)
+            await told_within(stopping, EVERY_S)
 
     async def look(self) -> None:
         """Compare the partitions.

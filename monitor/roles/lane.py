@@ -16,6 +16,7 @@ from monitor.broker.client import explain
 from monitor.broker.committed import Committed
 from monitor.broker.offsets import Ledger, Work
 from monitor.broker.writer import KafkaError, Output, PartitionLostError, Writer, squash
+from monitor.waiting import told_within
 
 log = structlog.get_logger("monitor.lane")
 
@@ -186,9 +187,7 @@ class Lane:
         self._finished.set()
         while self.ready and self.backlog and time.monotonic() < deadline:
             self._committed_once.clear()
-            try:
-                await asyncio.wait_for(self._committed_once.wait(), max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
+            if not await told_within(self._committed_once, max(0.0, deadline - time.monotonic())):
                 break
         self._draining = False
         return not self.backlog
@@ -281,9 +280,7 @@ class Lane:
         """Return when there are records; meanwhile say that the partition is idle, when it truly is."""
         while not self._queue:
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), processor.idle_s)
-            except TimeoutError:
+            if not await told_within(self._changed, processor.idle_s):
                 await self._look_for_the_end(processor)
 
     async def _look_for_the_end(self, processor: Processor) -> None:

@@ -28,6 +28,7 @@ from monitor.roles.lane import Start
 from monitor.sinks.base import Delivered, DigestSink, Outcome, Rejected, Retry, Sink, retry_delay
 from monitor.sinks.outbox import Held, Notice, Outbox, Single
 from monitor.sinks.settings import SinkSettings
+from monitor.waiting import told_within
 
 log = structlog.get_logger("monitor.notify")
 
@@ -210,11 +211,7 @@ class NotifyProcessor:
         log.warning(
             "sink.refused", sink=self._sink.name, notice=notice.key, reason=refused.reason, retry_in_s=round(pause_s, 1)
         )
-        try:
-            await asyncio.wait_for(self._stopping.wait(), pause_s)
-        except TimeoutError:
-            return True
-        return False
+        return not await told_within(self._stopping, pause_s)
 
     def _refuse_held(self, item: Held, detail: str) -> Output:
         origin = Origin(topic=self._topics.alerts, partition=self._partition.partition, offset=item.place)

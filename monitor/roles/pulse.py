@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from monitor.metrics import Metrics
 from monitor.records import Pulse, encode
 from monitor.roles.stream import StreamRole
+from monitor.waiting import told_within
 from monitor.watch import WatchlistKeeper
 
 log = structlog.get_logger("monitor.pulse")
@@ -111,8 +112,7 @@ async def beat(
     """
     while not stopping.is_set():
         await _send(look(), producer, topic, on_pulse)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), EVERY_S)
+        await told_within(stopping, EVERY_S)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST_WORD_S):
             await _send(look(), producer, topic, on_pulse)

@@ -42,4 +42,5 @@ async def in_thread(work: Callable[[], T], *, timeout_s: float) -> T:
             return  # the loop is closed: nobody waits any more
 
     threading.Thread(target=run, daemon=True, name="sink").start()
-    return await asyncio.wait_for(future, timeout_s)
+    async with asyncio.timeout(timeout_s):
+        return await future

@@ -98,3 +98,29 @@ def test_each_record_is_counted_once_and_in_order(seed: int, trouble: float, mem
     assert msgspec.json.decode(broker.committed.note, type=Note) == Note(memo=str(len(broker.log)), read_to=broker.end)
     # At its end and silent it says so, and only then: the claim counts everything.
     assert [output.value for output in broker.outputs if output.topic == "idle"][-1] == b"%d" % len(broker.log)
+
+
+async def closed_at_once(first: str, ticks: int) -> int:
+    """Records that a lane wrote which got one, or was drained, and was closed so many turns of the event loop later."""
+    broker = Broker(random.Random(ticks), 0.0)
+    member = Member(broker)
+    while not member.lane.ready:
+        await asyncio.sleep(0.1)
+    member._feeding.cancel()
+    await asyncio.sleep(1)
+    if first == "offer":
+        broker.append(1)
+        member.lane.offer(broker.log)
+    else:
+        await member.lane.drain(0.0)
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    closed, _ = await asyncio.wait([asyncio.create_task(member.lane.close())], timeout=60)
+    assert closed
+    return len(broker.outputs)
+
+
+@pytest.mark.parametrize("first", ["offer", "drain"])
+@pytest.mark.parametrize("ticks", range(8))
+def test_a_lane_is_closed_at_once_even_while_it_is_told_of_something(first: str, ticks: int) -> None:
+    assert run(lambda: closed_at_once(first, ticks)) == 0

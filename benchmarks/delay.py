@@ -1,9 +1,10 @@
 """How soon is a planted rise of the negative share seen? Against what people use now, each at the same false-alarm rate.
 
-Run: `python benchmarks/delay.py [--series 150] [--days 21] [--per-bucket 4] [--picture delays.svg]`. Every method's threshold is set on quiet traffic to the same number
-of false alarms a day and series, the threshold for ours being the budget; then a rise of known size is planted and the
-median delay taken. Competitors are given their best variant (interval, allowance) in hindsight. ADWIN and
-Page-Hinkley come from `river` when it is installed and see each document by itself.
+Run: `python benchmarks/delay.py [--series 150] [--days 21] [--per-bucket 4] [--together] [--picture delays.svg]`. Every method's threshold is set on quiet
+traffic to the same number of false alarms a day and series, the threshold for ours being the budget; then a rise of known size is
+planted and the median delay taken. Competitors are given their best variant (interval, allowance) in hindsight. With `--together`
+series of all the densities are one watchlist, with one setting for all of them, as in life; without, each method is tuned anew to each
+density. ADWIN and Page-Hinkley come from `river` when it is installed, and see each document by itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from monitor.detection.settings import DetectionSettings, Signal
 BUCKET_S = 300
 PER_DAY = 86_400 // BUCKET_S
 BASE = 0.25
+RIVER_ALLOWANCE = 0.05
+"""Of `river`'s Page-Hinkley, whose default of 0.005 takes days to see anything here."""
 HORIZON = PER_DAY
 """Buckets after the rise in which it must be seen; later counts as a day."""
 Statistic = Callable[[Floats, Floats], Floats]
@@ -47,6 +50,14 @@ def traffic(
         share = rng.beta(50 * share, 50 * (1 - share))
     documents = rng.poisson(rate).astype(np.float64)
     return rng.binomial(documents.astype(np.int64), share).astype(np.float64), documents
+
+
+def watchlist(
+    series: int, days: int, densities: Sequence[float], rise: float, rng: np.random.Generator, *, lively: bool
+) -> tuple[Floats, Floats]:
+    """The traffic of so many series of each density (documents a bucket), side by side."""
+    parts = [traffic(series, days, density, rise, rng, lively=lively) for density in densities]
+    return np.concatenate([x for x, _ in parts], axis=1), np.concatenate([n for _, n in parts], axis=1)
 
 
 def wander(buckets: int, series: int, half_life_h: float, rng: np.random.Generator) -> Floats:
@@ -205,6 +216,12 @@ def ours(
     return alarm
 
 
+def every(data: tuple[Floats, Floats], wanted: int) -> tuple[Floats, Floats]:
+    """About so many of the series, evenly taken: of each density alike."""
+    step = max(1, data[0].shape[1] // wanted)
+    return data[0][:, ::step], data[1][:, ::step]
+
+
 def river_alarms(negatives: Floats, documents: Floats, name: str, setting: float) -> Bools:
     """Detections of a river drift detector fed with documents one by one."""
     from river import drift  # type: ignore[import-not-found]
@@ -212,7 +229,10 @@ def river_alarms(negatives: Floats, documents: Floats, name: str, setting: float
     alarm = np.zeros(negatives.shape, bool)
     rng = np.random.default_rng(0)
     for series in range(negatives.shape[1]):
-        detector = drift.ADWIN(delta=setting) if name == "ADWIN" else drift.PageHinkley(threshold=setting, delta=0.025)
+        if name == "ADWIN":
+            detector = drift.ADWIN(delta=setting)
+        else:
+            detector = drift.PageHinkley(threshold=setting, delta=RIVER_ALLOWANCE, mode="up")
         for bucket, (x, n) in enumerate(zip(negatives[:, series], documents[:, series], strict=True)):
             for value in rng.permutation(np.arange(int(n)) < x):
                 before = detector.estimation if name == "ADWIN" else 0.0
@@ -238,12 +258,14 @@ def tune(run: Callable[[float], Bools], settings: list[float], rate: float) -> f
     return settings[low]
 
 
-def bound_minutes(rise: float, per_bucket: float, rate: float) -> float:
-    """Lorden's bound: no rule with this rate has a smaller worst mean delay, to first order."""
+def bound_minutes(rise: float, densities: Sequence[float], rate: float) -> float:
+    """Lorden's bound: no rule with this rate has a smaller worst mean delay, to first order; the mean over the densities."""
     raised = BASE + rise
     divergence = raised * np.log(raised / BASE) + (1 - raised) * np.log((1 - raised) / (1 - BASE))
-    documents = np.log(per_bucket * PER_DAY / rate) / divergence
-    return float(documents / (per_bucket * 1.4) * BUCKET_S / 60)
+    documents = [np.log(density * PER_DAY / rate) / divergence for density in densities]
+    return float(
+        np.mean([n / (density * 1.4) * BUCKET_S / 60 for n, density in zip(documents, densities, strict=True)])
+    )
 
 
 def main() -> None:
@@ -252,26 +274,27 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=21)
     parser.add_argument("--per-bucket", type=float, nargs="+", default=[1.0, 4.0, 20.0])
     parser.add_argument("--rises", type=float, nargs="+", default=[0.1, 0.15, 0.2, 0.3, 0.4])
+    parser.add_argument("--together", action="store_true", help="all densities in one watchlist, one setting for all")
     parser.add_argument("--lively", action="store_true", help="clumped volume, wandering mood, documents alike")
     parser.add_argument("--rate", type=float, default=0.05, help="false alarms a day and series")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--river-series", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="an SVG of the last table: mean delay by size of the rise")
     options = parser.parse_args()
-    for per_bucket in options.per_bucket:
-        table = report(options, per_bucket)
+    for densities in [options.per_bucket] if options.together else [[density] for density in options.per_bucket]:
+        table = report(options, densities)
         if options.picture:
-            bounds = [bound_minutes(rise, per_bucket, options.rate) for rise in options.rises]
+            bounds = [bound_minutes(rise, densities, options.rate) for rise in options.rises]
             options.picture.write_text(picture(table, options.rises, bounds, options.rate), encoding="utf-8")
 
 
-def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Floats]]:
+def report(options: argparse.Namespace, densities: Sequence[float]) -> dict[str, list[Floats]]:
     """Print one table: median (mean) delay in minutes by method and rise."""
     rng = np.random.default_rng(options.seed)
-    quiet = traffic(options.series, options.days, per_bucket, 0.0, rng, lively=options.lively)
-    raised = [traffic(options.series, 9, per_bucket, rise, rng, lively=options.lively) for rise in options.rises]
+    quiet = watchlist(options.series, options.days, densities, 0.0, rng, lively=options.lively)
+    raised = [watchlist(options.series, 9, densities, rise, rng, lively=options.lively) for rise in options.rises]
     print(
-        f"\n{per_bucket:g} {'lively' if options.lively else 'independent'} documents per 5 minutes, {options.rate:g} false alarms a day and series, median (mean) minutes"
+        f"\n{' or '.join(f'{density:g}' for density in densities)} {'lively' if options.lively else 'independent'} documents per 5 minutes, {options.rate:g} false alarms a day and series, median (mean) minutes"
     )
     print(f"{'':26}" + "".join(f"{f'+{rise:.2f}':>14}" for rise in options.rises))
     table: dict[str, list[Floats]] = {}
@@ -285,21 +308,22 @@ def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Flo
     hinkley = []
     for allowance in (0.025, 0.05, 0.1):
         bar = tune(
-            lambda h, a=allowance: page_hinkley(*quiet, a, h), [80.0 * 0.98**i for i in range(160)], options.rate
+            lambda h, a=allowance: page_hinkley(*quiet, a, h), [400.0 * 0.98**i for i in range(240)], options.rate
         )
         hinkley.append([delays_of(page_hinkley(*data, allowance, bar)) for data in raised])
     table["Page-Hinkley"] = best(hinkley)
     line("Page-Hinkley", table["Page-Hinkley"])
     if options.river_series and importlib.util.find_spec("river"):
-        part = slice(0, options.river_series)
         for name, grid in (
-            ("ADWIN", [1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2]),
-            ("PageHinkley (river)", [200.0, 100, 50, 30, 20, 10]),
+            ("ADWIN", [1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3]),
+            ("PageHinkley (river)", [400.0, 200, 100, 70, 50, 40, 30, 25, 20, 16, 13, 10, 8]),
         ):
             setting = tune(
-                lambda s, n=name: river_alarms(quiet[0][:, part], quiet[1][:, part], n, s), grid, options.rate
+                lambda s, n=name: river_alarms(*every(quiet, options.river_series), n, s), grid, options.rate
             )
-            table[name] = [delays_of(river_alarms(x[:, part], n[:, part], name, setting)) for x, n in raised]
+            table[name] = [
+                delays_of(river_alarms(*every(data, options.river_series), name, setting)) for data in raised
+            ]
             line(name, table[name])
     budgets = [float(budget) for budget in options.rate * 1.08 ** np.arange(-4, 62)]
     budget = tune(lambda s: ours(*quiet, s), budgets, options.rate)
@@ -312,7 +336,7 @@ def report(options: argparse.Namespace, per_bucket: float) -> dict[str, list[Flo
         told.append(delays_of(told_everything(*data, rise, bar)))
     line("told share and size", told)
     print(
-        f"{'bound (Lorden)':26}" + "".join(f"{bound_minutes(r, per_bucket, options.rate):14.0f}" for r in options.rises)
+        f"{'bound (Lorden)':26}" + "".join(f"{bound_minutes(r, densities, options.rate):14.0f}" for r in options.rises)
     )
     return table
 

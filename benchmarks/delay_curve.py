@@ -1,6 +1,6 @@
 """Delay against false alarms: one planted rise, every method at every sensitivity. A table and a picture.
 
-Run: `python benchmarks/delay_curve.py [--rise 0.2] [--per-bucket 4] [--picture docs/delay.svg]`. The traffic and the methods are those of
+Run: `python benchmarks/delay_curve.py [--rise 0.2] [--per-bucket 1 4 20] [--picture docs/delay.svg]`. The traffic and the methods are those of
 `delay.py`; ADWIN and Page-Hinkley of `river` (the group `bench`) see each document by itself, and fewer series, as they are slow.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from delay import (
     calibrate,
     delays_of,
     episodes,
+    every,
     ours,
     page_hinkley,
     river_alarms,
-    traffic,
     tune,
+    watchlist,
 )
 
 from monitor.detection.counts import Bools, Floats
@@ -68,15 +69,15 @@ def curves(quiet: Pair, raised: Pair, river_series: int) -> dict[str, Curve]:
     for rate in RATES:
         tried = []
         for allowance in (0.025, 0.05, 0.1):
-            bars = [60.0 * 0.9**step for step in range(50)]
+            bars = [400.0 * 0.95**step for step in range(100)]
             bar = tune(lambda h, a=allowance: page_hinkley(*quiet, a, h), bars, rate)
             tried.append(mean_delay(page_hinkley(*raised, allowance, bar)))
         found["Page-Hinkley, tuned"].append((rate, min(tried)))
     if river_series and importlib.util.find_spec("river"):
-        few, few_raised = ((x[:, :river_series], n[:, :river_series]) for x, n in (quiet, raised))
+        few, few_raised = (every(data, river_series) for data in (quiet, raised))
         for name, kind, grid in (
-            ("ADWIN (river)", "ADWIN", (1e-12, 1e-8, 1e-5, 1e-3, 1e-2)),
-            ("Page-Hinkley (river)", "PageHinkley", (100.0, 50.0, 30.0, 20.0, 12.0)),
+            ("ADWIN (river)", "ADWIN", (1e-8, 1e-5, 1e-3, 1e-2, 1e-1)),
+            ("Page-Hinkley (river)", "PageHinkley", (200.0, 100.0, 50.0, 25.0, 12.0)),
         ):
             found[name] = [
                 measured(lambda data, k=kind, s=setting: river_alarms(*data, k, s), few, few_raised) for setting in grid
@@ -86,7 +87,7 @@ def curves(quiet: Pair, raised: Pair, river_series: int) -> dict[str, Curve]:
     return found
 
 
-def picture(found: dict[str, Curve], rise: float, per_bucket: float) -> str:
+def picture(found: dict[str, Curve], rise: float, densities: Sequence[float]) -> str:
     """False alarms (logarithmic) against mean delay (logarithmic), as SVG; lower and further left is better."""
     width, height, left, right = 760, 420, 64, 190
     low, high = np.log(0.005), np.log(3.0)
@@ -101,7 +102,7 @@ def picture(found: dict[str, Curve], rise: float, per_bucket: float) -> str:
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' font-family='sans-serif' font-size='12'>"
         f"<rect width='{width}' height='{height}' fill='white'/><text x='{left}' y='18'>Mean delay of a rise of +{rise:.2f} against "
-        f"false alarms, {per_bucket * 12:g} documents an hour</text>"
+        f"false alarms, {' or '.join(f'{density * 12:g}' for density in densities)} documents an hour</text>"
         f"<text x='{left}' y='{height - 8}'>false alarms a day and series</text>"
     ]
     for minutes, told in ((30, "30 min"), (60, "1 h"), (180, "3 h"), (480, "8 h"), (1440, "a day")):
@@ -127,23 +128,26 @@ def picture(found: dict[str, Curve], rise: float, per_bucket: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--series", type=int, default=60)
+    parser.add_argument("--series", type=int, default=20, help="of each density")
     parser.add_argument("--river-series", type=int, default=12)
     parser.add_argument("--days", type=int, default=16)
-    parser.add_argument("--per-bucket", type=float, default=4.0)
+    parser.add_argument(
+        "--per-bucket", type=float, nargs="+", default=[1.0, 4.0, 20.0], help="densities, in one watchlist"
+    )
     parser.add_argument("--rise", type=float, default=0.2)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     rng = np.random.default_rng(11)
-    quiet = traffic(options.series, options.days, options.per_bucket, 0.0, rng, lively=True)
-    raised = traffic(options.series, 9, options.per_bucket, options.rise, rng, lively=True)
-    print(f"+{options.rise:.2f}, {options.per_bucket:g} lively documents per {BUCKET_S} s, {options.series} series, "
+    densities = options.per_bucket
+    quiet = watchlist(options.series, options.days, densities, 0.0, rng, lively=True)
+    raised = watchlist(options.series, 9, densities, options.rise, rng, lively=True)
+    print(f"+{options.rise:.2f}, {' or '.join(f'{density:g}' for density in densities)} lively documents per {BUCKET_S} s, {options.series} series each, "
           f"{options.days} quiet days; false alarms a day and series: mean minutes, {HORIZON * BUCKET_S // 60} when never")  # fmt: skip
     found = curves(quiet, raised, options.river_series)
     for name, curve in found.items():
         print(f"{name:24}" + "  ".join(f"{rate:.3f}: {delay:4.0f}" for rate, delay in curve), flush=True)
     if options.picture:
-        options.picture.write_text(picture(found, options.rise, options.per_bucket), encoding="utf-8")
+        options.picture.write_text(picture(found, options.rise, densities), encoding="utf-8")
 
 
 if __name__ == "__main__":

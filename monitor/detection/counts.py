@@ -39,6 +39,7 @@ WINDOW = np.dtype([
     ("negatives_expected_mix", "f4"),  # as classified, among the documents that came
 ])  # fmt: skip
 """Sums since a candidate onset."""
+WINDOW_FIELDS = WINDOW.names or ()
 
 NOISE = np.dtype([
     ("residual", "f8"),  # smoothed observed minus expected
@@ -83,6 +84,15 @@ GRAIN = 2.0**-20
 """Per-language contributions to a rollup are rounded to this, so that their sum does not depend on their order."""
 STATE_VERSION = 4
 _HEADER = STATE_VERSION.to_bytes(2, "big")
+
+
+def window_sums(rows: Rows, watched: int) -> npt.NDArray[np.float32]:
+    """The windows of the first so many signals as numbers: float32 [n, watched * effects * fields], a view of `rows`.
+
+    They lie side by side, and all in one go are several times faster than field by field.
+    """
+    numbers: npt.NDArray[np.float32] = rows["window"].view(np.float32).reshape(len(rows), -1)
+    return numbers[:, : watched * EFFECTS * len(WINDOW_FIELDS)]
 
 
 class StateError(BabelwatchError):

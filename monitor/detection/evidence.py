@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.detection.counts import EFFECTS, SHARES, Bools, Floats, Ints, Rows
+from monitor.detection.counts import EFFECTS, SHARES, WINDOW_FIELDS, Bools, Floats, Ints, Rows, window_sums
 
 STEP_LIMIT = 30.0
 """No bucket counts for more than this, in nats either way: enough for any budget, and nothing overflows."""
@@ -174,7 +174,8 @@ def accumulate(
     fresh = (climb <= 0) & (rows["alarm"][:, :watched] == 0)[:, :, None]
     onset = rows["onset"][:, :watched]
     onset[fresh] = bucket_ms
-    rows["window"][:, :watched][fresh] = np.zeros((), rows["window"].dtype)
+    windows = window_sums(rows, watched)
+    windows *= np.repeat(~fresh.reshape(len(rows), -1), len(WINDOW_FIELDS), axis=1)
     rows["climb"][:, :watched] = np.maximum(climb, 0) + steps
     return _over_effects(total)
 
@@ -185,12 +186,12 @@ def _stakes(rows: Rows, total: Floats, spent: Floats, weights: Floats, gap: Floa
     Nothing is saved during an alarm: an alarm of days would be followed by a stake of days.
     """
     stakes: Floats = spent[:, :, None] * weights
-    for signal in (signal for signal in SHARES if signal < spent.shape[1]):
-        saved = np.where(rows["alarm"][:, signal] == 0, spent[:, signal] * (gap + 1), 0.0)
-        purse = rows["purse"][:, signal].astype(np.float64) + saved
-        level = STAKE * purse[:, None] * weights[:, signal]
-        stakes[:, signal] = np.maximum(level - total[:, signal], 0.0)
-        rows["purse"][:, signal] = purse - _over_effects(stakes[:, signal])
+    shares = [signal for signal in SHARES if signal < spent.shape[1]]
+    saved = np.where(rows["alarm"][:, shares] == 0, spent[:, shares] * (gap + 1)[:, None], 0.0)
+    purse = rows["purse"][:, shares] + saved
+    missing = np.maximum(STAKE * purse[:, :, None] * weights[:, shares] - total[:, shares], 0.0)
+    stakes[:, shares] = missing
+    rows["purse"][:, shares] = purse - _over_effects(missing)
     return stakes
 
 

@@ -14,9 +14,11 @@ from monitor.detection.counts import (
     SHARES,
     SPREAD,
     VOLUME,
+    WINDOW_FIELDS,
     Floats,
     Rows,
     Seen,
+    window_sums,
 )  # fmt: skip
 from monitor.detection.decide import SENTIMENT_SPAN
 
@@ -150,8 +152,8 @@ def add_to_windows(
         "negatives_expected": volume.mean * share.mean,
         "negatives_expected_mix": seen.documents * share.mean,
     }
-    for name, values in sums.items():
-        window[name] += values[:, None, None]
+    windows = window_sums(rows, watched)
+    windows += np.tile(np.stack([sums[name] for name in WINDOW_FIELDS], axis=1, dtype=np.float32), watched * EFFECTS)
     if parts[SENTIMENT]:
         window["corrected"][:, SENTIMENT] += (seen.sentiment - seen.corrected)[:, None]
         window["corrected_expected"][:, SENTIMENT] += (seen.sentiment_expected - seen.corrected_expected)[:, None]

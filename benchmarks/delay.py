@@ -4,7 +4,7 @@ Run: `python benchmarks/delay.py [--series 150] [--days 21] [--per-bucket 4] [--
 traffic to the same number of false alarms a day and series, the threshold for ours being the budget; then a rise of known size is
 planted and the median delay taken. Competitors are given their best variant (interval, allowance) in hindsight. With `--together`
 series of all the densities are one watchlist, with one setting for all of them, as in life; without, each method is tuned anew to each
-density. ADWIN and Page-Hinkley come from `river` when it is installed, and see each document by itself.
+density. ADWIN and Page-Hinkley come from `river` when it is installed, see each document by itself, and get their threshold only in hindsight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BUCKET_S = 300
 PER_DAY = 86_400 // BUCKET_S
 BASE = 0.25
 RIVER_ALLOWANCE = 0.05
-"""Of `river`'s Page-Hinkley, whose default of 0.005 takes days to see anything here."""
+"""Of `river`'s Page-Hinkley: what suits ours best on most of this traffic."""
 HORIZON = PER_DAY
 """Buckets after the rise in which it must be seen; later counts as a day."""
 Statistic = Callable[[Floats, Floats], Floats]
@@ -58,6 +58,11 @@ def watchlist(
     """The traffic of so many series of each density (documents a bucket), side by side."""
     parts = [traffic(series, days, density, rise, rng, lively=lively) for density in densities]
     return np.concatenate([x for x, _ in parts], axis=1), np.concatenate([n for _, n in parts], axis=1)
+
+
+def named(densities: Sequence[float], unit: float = 1.0) -> str:
+    """The densities, times a unit, for a heading."""
+    return " or ".join(f"{unit * density:g}" for density in densities)
 
 
 def wander(buckets: int, series: int, half_life_h: float, rng: np.random.Generator) -> Floats:
@@ -294,7 +299,7 @@ def report(options: argparse.Namespace, densities: Sequence[float]) -> dict[str,
     quiet = watchlist(options.series, options.days, densities, 0.0, rng, lively=options.lively)
     raised = [watchlist(options.series, 9, densities, rise, rng, lively=options.lively) for rise in options.rises]
     print(
-        f"\n{' or '.join(f'{density:g}' for density in densities)} {'lively' if options.lively else 'independent'} documents per 5 minutes, {options.rate:g} false alarms a day and series, median (mean) minutes"
+        f"\n{named(densities)} {'lively' if options.lively else 'independent'} documents per 5 minutes, {options.rate:g} false alarms a day and series, median (mean) minutes"
     )
     print(f"{'':26}" + "".join(f"{f'+{rise:.2f}':>14}" for rise in options.rises))
     table: dict[str, list[Floats]] = {}

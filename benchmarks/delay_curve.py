@@ -21,6 +21,7 @@ from delay import (
     delays_of,
     episodes,
     every,
+    named,
     ours,
     page_hinkley,
     river_alarms,
@@ -102,7 +103,7 @@ def picture(found: dict[str, Curve], rise: float, densities: Sequence[float]) ->
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' font-family='sans-serif' font-size='12'>"
         f"<rect width='{width}' height='{height}' fill='white'/><text x='{left}' y='18'>Mean delay of a rise of +{rise:.2f} against "
-        f"false alarms, {' or '.join(f'{density * 12:g}' for density in densities)} documents an hour</text>"
+        f"false alarms, {named(densities, 3600 / BUCKET_S)} documents an hour</text>"
         f"<text x='{left}' y='{height - 8}'>false alarms a day and series</text>"
     ]
     for minutes, told in ((30, "30 min"), (60, "1 h"), (180, "3 h"), (480, "8 h"), (1440, "a day")):
@@ -141,7 +142,7 @@ def main() -> None:
     densities = options.per_bucket
     quiet = watchlist(options.series, options.days, densities, 0.0, rng, lively=True)
     raised = watchlist(options.series, 9, densities, options.rise, rng, lively=True)
-    print(f"+{options.rise:.2f}, {' or '.join(f'{density:g}' for density in densities)} lively documents per {BUCKET_S} s, {options.series} series each, "
+    print(f"+{options.rise:.2f}, {named(densities)} lively documents per {BUCKET_S} s, {options.series} series each, "
           f"{options.days} quiet days; false alarms a day and series: mean minutes, {HORIZON * BUCKET_S // 60} when never")  # fmt: skip
     found = curves(quiet, raised, options.river_series)
     for name, curve in found.items():

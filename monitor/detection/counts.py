@@ -91,8 +91,9 @@ def window_sums(rows: Rows, watched: int) -> npt.NDArray[np.float32]:
 
     They lie side by side, and all in one go are several times faster than field by field.
     """
-    numbers: npt.NDArray[np.float32] = rows["window"].view(np.float32).reshape(len(rows), -1)
-    return numbers[:, : watched * EFFECTS * len(WINDOW_FIELDS)]
+    a_signal = EFFECTS * len(WINDOW_FIELDS)
+    numbers: npt.NDArray[np.float32] = rows["window"].view(np.float32).reshape(len(rows), len(SIGNALS) * a_signal)
+    return numbers[:, : watched * a_signal]
 
 
 class StateError(BabelwatchError):

@@ -175,7 +175,7 @@ def accumulate(
     onset = rows["onset"][:, :watched]
     onset[fresh] = bucket_ms
     windows = window_sums(rows, watched)
-    windows *= np.repeat(~fresh.reshape(len(rows), -1), len(WINDOW_FIELDS), axis=1)
+    windows *= np.repeat(~fresh.reshape(len(rows), watched * EFFECTS), len(WINDOW_FIELDS), axis=1)
     rows["climb"][:, :watched] = np.maximum(climb, 0) + steps
     return _over_effects(total)
 

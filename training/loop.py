@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -19,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from training.errors import TrainingError
@@ -30,6 +32,10 @@ from training.stages.settings import LoopSettings, Precision
 
 _AVERAGED = 20
 """Snapshots in an average: the mean over more differs by less than the noise of one."""
+
+_PLAIN_ATTENTION = 128
+"""Tokens up to which attention is computed as plain products on a CPU in bf16: the fused kernel takes 2 to 9 times as long there, most of it
+backward; from 256 on it is faster, as it is in fp32 throughout (benchmarks/training/attention.py)."""
 
 
 class Objective(Protocol):
@@ -88,6 +94,18 @@ def precision_of(wanted: Precision, device: torch.device) -> torch.dtype | None:
     # Without these instructions bf16 is emulated, and slower than fp32.
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if wanted == "bf16" or native else None
+
+
+def attention(device: str, dtype: torch.dtype | None, longest: int) -> AbstractContextManager[None]:
+    """A context in which torch computes attention by what is fastest in training.
+
+    Args:
+        device: "cpu", "cuda", ...
+        dtype: Of autocast; None for plain fp32.
+        longest: Tokens of the longest text.
+    """
+    plain = device == "cpu" and dtype is torch.bfloat16 and longest <= _PLAIN_ATTENTION
+    return cast(AbstractContextManager[None], sdpa_kernel(SDPBackend.MATH)) if plain else nullcontext()
 
 
 def train(
@@ -235,8 +253,11 @@ class _Loop:
     def _backward(self, places: Sequence[int]) -> float:
         total = 0.0
         for piece in _pieces(places, self._plan.lengths, self._progress.tokens_limit):
-            with torch.autocast(
-                self._accelerator.device.type, self._type or torch.bfloat16, enabled=self._type is not None
+            device = self._accelerator.device.type
+            longest = max(self._plan.lengths[place] for place in piece)
+            with (
+                torch.autocast(device, self._type or torch.bfloat16, enabled=self._type is not None),
+                attention(device, self._type, longest),
             ):
                 loss = self._objective(self._wrapped, piece)
             loss = loss * (len(piece) / len(places) / self._settings.accumulate)

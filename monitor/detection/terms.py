@@ -148,6 +148,8 @@ def _log_odds(window: Sequence[Mapping[str, str]], background: Sequence[Mapping[
     inside = Counter(word for words in window for word in words)
     outside = Counter(word for words in background for word in words)
     prior = inside + outside
+    if len(prior) < 2:
+        return {}  # a single word has nothing to be compared with
     total_in, total_out, total = sum(inside.values()), sum(outside.values()), sum(prior.values())
     worth = min(PRIOR_WORTH, PRIOR_PART * total)
     found = {}

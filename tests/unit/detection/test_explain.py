@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection.cells import Cell, Sample
-from monitor.detection.explain import change_point, representative
+from monitor.detection.explain import Usual, change_point, representative
 from monitor.detection.terms import distinctive, tokens
 from monitor.records import Opinion
 
@@ -63,22 +63,37 @@ def test_the_onset_is_where_the_share_changed() -> None:
         share = 0.8 if minute >= 200 else 0.2
         total = rng.randrange(4)
         buckets.append((minute, total, sum(rng.random() < share for _ in range(total))))
-    found = change_point(buckets, 0.2)
+    found = change_point(buckets, Usual(0.2, None), 299, 1)
     assert found is not None
     assert abs(found - 200) <= 4
-    assert change_point([(minute, 5, 1) for minute in range(50)], 0.3) is None
+    assert change_point([(minute, 5, 1) for minute in range(50)], Usual(0.3, 1.5), 49, 1) is None
+
+
+def test_the_onset_is_where_negatives_became_more_though_their_share_was_high_by_chance_before() -> None:
+    before = [*((minute, 1, int(minute % 5 == 0)) for minute in range(180)), (185, 1, 1), (192, 1, 1)]
+    rise = [(minute, 4, 4) for minute in range(200, 203)]
+    assert change_point(before + rise, Usual(0.2, None), 202, 1) == 185
+    assert change_point(before + rise, Usual(0.2, 0.2), 202, 1) == 200
+
+
+def test_an_onset_by_the_rate_alone_counts_the_empty_buckets_too() -> None:
+    quiet = [(minute, 1, 1) for minute in range(0, 200, 10)]
+    rise = [(minute, 1, 1) for minute in range(200, 220)]
+    assert change_point(quiet + rise, Usual(None, 0.1), 219, 1) == 200
+    assert change_point(quiet, Usual(None, 0.1), 199, 1) is None
 
 
 def test_a_few_bad_posts_long_before_a_rise_do_not_draw_its_onset_back() -> None:
     before = [(minute, 1, int(minute in (2, 6, 9, 12, 30))) for minute in range(0, 90, 3)]
     rise = [(minute, 2, 2 - minute % 3 // 2) for minute in range(90, 110)]
-    assert change_point(before + rise, 0.25) == 90
+    assert change_point(before + rise, Usual(0.25, None), 109, 1) == 90
 
 
 def test_in_the_opposite_order_the_change_is_an_end() -> None:
     rise = [(minute, 2, 2 - minute % 3 // 2) for minute in range(90, 110)]
     after = [(minute, 1, int(minute % 9 == 0)) for minute in range(110, 200, 2)]
-    assert change_point((rise + after)[::-1], 0.25) in (108, 109)
+    assert change_point((rise + after)[::-1], Usual(0.25, None), 90, 1) in (108, 109)
+    assert change_point((rise + after)[::-1], Usual(0.25, 0.1), 90, 1) in (108, 109)
 
 
 @given(st.permutations(range(60)))
@@ -104,6 +119,15 @@ def test_terms_are_shown_as_they_are_written_and_korean_ones_without_particles()
     news += [("Kart ÇALIŞMIYOR yine", "tr"), ("kart çalışmıyor", "tr"), ("çalışmıyor hâlâ", "tr")]
     found = distinctive(news, usual, most=6)
     assert {"수하물", "çalışmıyor"} <= set(found)
+
+
+FEW_WORDS = st.lists(st.sampled_from(["lol", "ok lol", "fine", ""]), max_size=12)
+
+
+@given(FEW_WORDS, FEW_WORDS)
+def test_posts_that_all_say_the_same_word_are_no_error(news: list[str], usual: list[str]) -> None:
+    found = distinctive([(text, "en") for text in news], [(text, "en") for text in usual], most=6)
+    assert set(found) <= {"lol", "fine"}
 
 
 def test_stop_words_are_no_terms() -> None:

@@ -267,9 +267,9 @@ class Detector:
         return self._topics.update(bucket_ms, counts, part(lambda row: row[3]), part(squares))
 
     def _dated(self, finding: Finding) -> Finding:
-        if not finding.active or finding.unit != "share" or finding.entity in {i.entity for i in self._book.open}:
+        if not finding.active or finding.unit == "topic" or finding.entity in {i.entity for i in self._book.open}:
             return finding
-        return course.dated(finding, self._cells, self._progress.closed_ms)
+        return course.dated(finding, self._cells, self._progress.closed_ms, self._length_ms)
 
     def _ended_ms(self, incident: Incident) -> int:
         shown = self._last[incident.entity]
@@ -277,7 +277,7 @@ class Detector:
             return incident.ended_ms
         rows = course.counted(self._cells, incident.entity, incident.languages, self._progress.closed_ms)
         expected = shown.expected if shown.unit == "share" else None
-        last_ms = course.last_bucket(rows, incident.onset_ms, incident.ended_ms, expected)
+        last_ms = course.last_bucket(rows, incident.onset_ms, incident.ended_ms, expected, self._length_ms)
         return incident.ended_ms if last_ms is None else last_ms + self._length_ms
 
     def _reach(self, entity: str, since_ms: int) -> int:

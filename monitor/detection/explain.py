@@ -29,10 +29,6 @@ SAME_WORDS = 0.6
 PART_OF_IT = 0.8
 """Part of the earlier posts that must resemble the story less than a post does for that post to be shown as its first."""
 
-LEVEL_NATS = 1.0
-"""Onsets whose likelihood is within a factor e are as good as each other. On simulated rises the earliest tenth of the estimates
-was 12 minutes before the rise without this and 2 with it, at the same mean error; with 2 nats most are too late."""
-
 GAIN_WORTH, TERM_WORTH, LANGUAGE_WORTH, SURE_WORTH, COPIES_WORTH = 3.0, 1.0, 0.3, 0.3, 0.1
 """What a post is chosen for: how well it stands for the others, the terms it adds, a language not yet shown, how surely it
 is negative, how often it was said. The last three are small: they decide between equals."""
@@ -216,37 +212,65 @@ def _rise(window: Window, counts: Callable[[Cell], Mapping[str, float]], least: 
     return tuple(Share(name=name, count=round(inside[name]), share=round(value / total, 4)) for name, value in ordered)
 
 
-def change_point(buckets: Sequence[tuple[int, float, float]], usual: float) -> int | None:
-    """Where a share changed, by the generalised likelihood ratio over every possible onset (Siegmund 1985, section II.6).
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What was usual before a change, as it was counted."""
 
-    Of the onsets that are nearly as likely as the likeliest (`LEVEL_NATS`) the latest: a few negative posts of before that
-    happen to be close together would else draw the onset back by hours, and never forward.
+    share: float | None
+    """Negative share, 0 to 1; None where the counts are not parts of anything."""
+    rate: float | None
+    """Negatives a bucket; None where too little was seen."""
+
+
+def change_point(buckets: Sequence[tuple[int, float, float]], usual: Usual, last_ms: int, length_ms: int) -> int | None:
+    """Where a rise began: the median over all onsets, each weighed by its generalised likelihood (Siegmund 1985, section II.6).
+
+    A rise shows in two ways that add up: more of the documents are negative (binomial), and there are more negatives an hour (Poisson).
+    Where a strong rise began is beyond doubt; of a weak one the likeliest onset is often a chance cluster, and the median, which has
+    the least mean error, is not (`benchmarks/onset.py`).
 
     Args:
-        buckets: (bucket, documents, negatives) in order of time, up to now; in the opposite order, the change is an end.
-        usual: The share before, as it was counted.
+        buckets: (bucket, documents, negatives) in order of time, empty ones left out; in the opposite order, the change is an end.
+        usual: Before the change.
+        last_ms: The bucket up to which the change lasts: the newest, or in the opposite order the onset.
+        length_ms: Of a bucket.
 
     Returns:
-        The bucket since when the counts differ most from the usual share, weighed by how many they are; None when no
-        stretch up to now is above it.
+        A bucket with negatives; None when no stretch up to `last_ms` is above what is usual.
     """
-    usual = min(max(usual, 0.01), 0.99)
-    ratios: list[tuple[float, int]] = []
+    share = None if usual.share is None else min(max(usual.share, 0.01), 0.99)
+    gains = np.zeros(len(buckets))
     documents = negatives = 0.0
-    for bucket, total, negative in reversed(buckets):
+    for place in reversed(range(len(buckets))):
+        bucket, total, negative = buckets[place]
         documents += total
         negatives += negative
-        if documents == 0 or negative == 0:
-            continue  # an onset is where something was said
-        share = negatives / documents
-        if share <= usual:
-            continue
-        ratio = negatives * math.log(share / usual)
-        if share < 1:
-            ratio += (documents - negatives) * math.log((1 - share) / (1 - usual))
-        ratios.append((ratio, bucket))
-    best = max(ratios, default=(0.0, 0))[0]
-    return next((bucket for ratio, bucket in ratios if ratio >= best - LEVEL_NATS), None)
+        if share is not None:
+            gains[place] += _binomial_gain(documents, negatives, share)
+        if usual.rate is not None:
+            gains[place] += _poisson_gain(negatives, usual.rate * (abs(last_ms - bucket) / length_ms + 1))
+    if not len(buckets) or gains.max() <= 0:
+        return None
+    starts = np.array([bucket for bucket, _, _ in buckets])
+    # An onset in the empty time before a bucket leaves the same counts after it.
+    waits = np.abs(np.diff(starts, prepend=starts[0] - length_ms)) / length_ms
+    weights = np.cumsum(np.exp(gains - gains.max()) * waits)
+    median = int(np.searchsorted(weights, weights[-1] / 2))
+    return next((bucket for bucket, _, negative in buckets[median:] if negative > 0), None)
+
+
+def _binomial_gain(documents: float, negatives: float, usual: float) -> float:
+    """Log-likelihood that a share of its own gains over the usual one; 0 where it is not above it."""
+    if negatives <= usual * documents:
+        return 0.0
+    share = negatives / documents
+    gain = negatives * math.log(share / usual)
+    return gain + (documents - negatives) * math.log((1 - share) / (1 - usual)) if share < 1 else gain
+
+
+def _poisson_gain(negatives: float, expected: float) -> float:
+    """The same of a count over the one expected."""
+    return negatives * math.log(negatives / expected) - (negatives - expected) if negatives > expected > 0 else 0.0
 
 
 def representative(

@@ -20,7 +20,7 @@ from monitor.detection.cells import Sample
 
 Floats = npt.NDArray[np.float64]
 
-MIN_POSTS, MIN_BACKGROUND = 5, 30
+MIN_POSTS, MIN_BACKGROUND = 3, 30
 """Posts of the rise, and negative posts from before it, below which nothing is said about one event."""
 MAX_POSTS = 400
 """Of either that are looked at; more tell no more, and cost seconds."""

@@ -106,6 +106,34 @@ def expected(stream: list[list[Opinion]]) -> list[Alert]:
     return run(make(), stream)
 
 
+@pytest.mark.parametrize(
+    ("signal", "times", "share"), [("negative_volume", 3, 0.6), ("negative_share", 1, 0.95), ("volume", 6, 0.2)]
+)
+def test_the_onset_of_a_strong_rise_is_told_to_the_bucket_whatever_rose(signal: str, times: int, share: float) -> None:
+    rng = random.Random(3)
+    settings = DetectionSettings(signals=(signal,))
+    detector = Detector(settings, AlertSettings(), {"air": EntityInfo("Northwind Air")}, lambda _: None)
+    begins, alerts, number = 24 * 60, [], 0
+    for minute in range(begins + 60):
+        rising = minute >= begins
+        for _ in range(sum(rng.random() < 0.5 for _ in range(6 * (times if rising else 1)))):
+            number += 1
+            negative = rng.random() < (share if rising else 0.2)
+            detector.observe(
+                [
+                    Opinion(
+                        id=f"d{number}|air", document_id=f"d{number}", entity="air", lang="en", text="a post",
+                        published_ms=START_MS + minute * MINUTE_MS + rng.randrange(MINUTE_MS),
+                        sentiment=(0.9, 0.05, 0.05) if negative else (0.1, 0.7, 0.2),
+                    )
+                ]
+            )  # fmt: skip
+        detector.observe([mark(minute + 1)])
+        alerts += detector.advance()
+    assert alerts[0].signal == signal
+    assert abs(alerts[0].onset_ms - (START_MS + begins * MINUTE_MS)) <= MINUTE_MS
+
+
 def test_a_rise_is_one_incident_with_its_languages_onset_and_evidence(expected: list[Alert]) -> None:
     assert {alert.entity for alert in expected} == {"air"}
     assert len({alert.incident for alert in expected}) == 1

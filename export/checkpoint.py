@@ -17,6 +17,7 @@ from transformers.utils import logging
 from export.errors import ExportError
 from monitor.inference.bundle import ANY_LANGUAGE, Calibration, Head
 from training.report import SCORES
+from training.vocabulary import COVERAGE, Coverage, read_coverages
 
 CHECKPOINT_FORMAT = 1
 
@@ -74,6 +75,8 @@ class Checkpoint:
     base: str
     languages: tuple[str, ...]
     provenance: dict[str, Any]
+    coverage: dict[str, Coverage]
+    """By language, what the vocabulary's cut before the training costs; empty where it was not cut."""
 
     @property
     def hidden(self) -> int:
@@ -86,7 +89,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Args:
         folder: Holds ``encoder/``, ``heads.safetensors``, ``tokenizer.json``, ``model.json``, ``calibration.json`` and
-            perhaps ``scores.json``; or a run whose ``final/`` holds them.
+            perhaps ``scores.json`` and ``coverage.json``; or a run whose ``final/`` holds them.
 
     Raises:
         ExportError: Something is missing or does not fit together.
@@ -124,6 +127,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         base=about.get("base", ""),
         languages=tuple(about.get("languages", ())),
         provenance=about.get("provenance", {}),
+        coverage=read_coverages(folder / COVERAGE),
     )
 
 

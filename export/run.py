@@ -31,7 +31,6 @@ BASELINE = "fp32, not fused"
 """In the table of speeds: the checkpoint with its own vocabulary, as it is traced."""
 
 _BENCHMARK_TEXTS = 256
-_COVERAGE_TEXTS = 500
 _RANGE_TEXTS = 256
 """Run once for fp16, every intermediate value kept."""
 _TRIM_LIMITS = parity.Limits(probability=1.0, agreement=0.0, f1_drop=1.0)
@@ -130,8 +129,11 @@ def export_bundle(
     pad_id = find_pad_id(tokenizer)
     progress("comparing the tokenizer with the one of training")
     checked = tokens.verify(checkpoint.tokenizer, _untruncated(tokenizer), kept, options.texts.lines)
-    coverage = _coverages(checkpoint.tokenizer, tokenizer, kept, options.texts)
     pieces = checkpoint.tokenizer.get_vocab_size(with_added_tokens=True)
+    # Where training cut the vocabulary and nothing is cut here, its word on what that costs is the one to tell.
+    coverage = (checkpoint.coverage if len(kept) == pieces else {}) or vocabulary.coverages(
+        checkpoint.tokenizer, tokenizer, kept, options.texts.lines, options.texts.words
+    )
     cut_embedding(checkpoint.model.encoder, kept)
     if samples and len(kept) < pieces:
         progress("measuring what the cut costs")
@@ -222,19 +224,6 @@ def _choose(checkpoint: Checkpoint, options: ExportOptions) -> NDArray[np.int64]
     trained = {corpus.language_code(lang) for lang in checkpoint.languages}
     trained |= {example.lang for examples in options.texts.examples.values() for example in examples}
     return vocabulary.select(vocab, special, counts, options.vocabulary, trained)
-
-
-def _coverages(
-    whole: Tokenizer, cut: Tokenizer, kept: NDArray[np.int64], texts: Texts
-) -> dict[str, vocabulary.Coverage]:
-    untruncated = _untruncated(cut)
-    found = {}
-    for lang in texts.languages:
-        lines = texts.lines.get(lang) or [word for word, _ in texts.words[lang]]
-        found[lang] = vocabulary.coverage(
-            whole, untruncated, kept, lines[:: max(1, len(lines) // _COVERAGE_TEXTS)][:_COVERAGE_TEXTS], lang
-        )
-    return found
 
 
 def _feeds(

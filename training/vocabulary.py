@@ -11,7 +11,8 @@ import json
 import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ _RUN_WORDS = 40
 """Words of an unspaced language joined into one run, so that pieces within a sentence are counted, not only at its start."""
 _MAX_LISTED_WORDS = 30_000
 _BATCH = 4096
+_MEASURED = 500
+"""Texts of a language on which the cut is measured."""
+
+COVERAGE = "coverage.json"
+"""File of a checkpoint whose vocabulary was cut before it was trained: what that costs by language."""
 
 
 @dataclass(frozen=True)
@@ -316,3 +322,40 @@ def coverage(whole: Tokenizer, cut: Tokenizer, kept: NDArray[np.int64], texts: S
         tokens_per_word_before=tokens_before / max(words, 1),
         unchanged=sum(a == b for a, b in zip(old, new, strict=True)) / max(len(texts), 1),
     )
+
+
+def coverages(
+    whole: Tokenizer,
+    cut: Tokenizer,
+    kept: NDArray[np.int64],
+    lines: Mapping[str, Sequence[str]],
+    words: Mapping[str, Sequence[tuple[str, float]]],
+) -> dict[str, Coverage]:
+    """Measure the cut on some texts of each language; where it has none, on its words.
+
+    Args:
+        whole: Before the cut; it does not cut texts.
+        cut: After it.
+        kept: For each id of `cut`, the id in `whole`; *Shape:* ``[pieces]``.
+        lines: Texts by language.
+        words: With their frequencies, by language.
+    """
+    untruncated = Tokenizer.from_str(cut.to_str())
+    untruncated.no_truncation()
+    found = {}
+    for lang in sorted(lines.keys() | words.keys()):
+        texts = lines.get(lang) or [word for word, _ in words[lang]]
+        found[lang] = coverage(whole, untruncated, kept, texts[:: max(1, len(texts) // _MEASURED)][:_MEASURED], lang)
+    return found
+
+
+def write_coverages(found: Mapping[str, Coverage], path: Path) -> None:
+    """As JSON, by language."""
+    path.write_text(json.dumps({lang: asdict(one) for lang, one in found.items()}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_coverages(path: Path) -> dict[str, Coverage]:
+    """What `write_coverages` wrote; nothing where there is no file."""
+    if not path.exists():
+        return {}
+    return {lang: Coverage(**one) for lang, one in json.loads(path.read_text(encoding="utf-8")).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from training.loop import precision_of
 from training.model import Texts, load_classifier, predict
 from training.recipe import fingerprint
 from training.report import PREDICTIONS, SCORES
+from training.vocabulary import COVERAGE
 
 if TYPE_CHECKING:
     from training.run import Context
@@ -91,12 +93,16 @@ def assemble(context: Context, folder: Path) -> None:
             "tokens.json",
             "retrieval.json",
             "masked.json",
+            COVERAGE,
         ):
             target = folder / path.relative_to(context.model)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     shutil.copyfile(context.run / "calibrate" / "calibration.json", folder / "calibration.json")
     shutil.copyfile(context.run / "report" / SCORES, folder / SCORES)
+    first = context.run / "vocabulary"
+    if (first / COVERAGE).exists() and filecmp.cmp(first / "tokenizer.json", folder / "tokenizer.json", shallow=False):
+        shutil.copyfile(first / COVERAGE, folder / COVERAGE)  # no stage has cut it further
     data = Dataset.load(context.data)
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     about["languages"] = sorted(context.recipe.trained_in(data.train))

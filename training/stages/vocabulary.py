@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Container
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from training import corpus, vocabulary
@@ -32,10 +35,15 @@ def run(context: Context, folder: Path) -> None:
     content, data = tokenizer.to_str(), Dataset.load(context.data)
     pieces = tokenizer.get_vocab_size(with_added_tokens=True)
     if settings.pieces is not None and settings.pieces < pieces:
-        kept = _choose(tokenizer, data, recipe, context.recipe_folder)
+        texts, trained = _Texts.gather(data, recipe, context.recipe_folder), recipe.trained_in(data.train)
+        kept = _choose(tokenizer, texts, recipe, trained)
         content = vocabulary.trim_tokenizer(tokenizer, kept, recipe.encoder.max_length)
         cut_embedding(base.encoder, kept)
-        context.say(f"{len(kept):,} of {pieces:,} pieces kept; {_cost(tokenizer, Tokenizer.from_str(content), data)}")
+        found = vocabulary.coverages(tokenizer, Tokenizer.from_str(content), kept, texts.lines, texts.words)
+        vocabulary.write_coverages(found, folder / vocabulary.COVERAGE)
+        costs = {lang: found[lang].tokens_per_word / found[lang].tokens_per_word_before for lang in sorted(trained)}
+        more = ", ".join(f"{lang} {100 * (times - 1):+.0f} %" for lang, times in costs.items())
+        context.say(f"{len(kept):,} of {pieces:,} pieces kept; more tokens: {more}")
     if recipe.encoder.replace:
         content = vocabulary.replacing(content, recipe.encoder.replace)
     torch.manual_seed(recipe.seed)
@@ -57,23 +65,9 @@ def base_name(name: str, recipe_folder: Path) -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def _choose(
-    tokenizer: Tokenizer, data: Dataset, recipe: Recipe, recipe_folder: Path
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _choose(tokenizer: Tokenizer, texts: _Texts, recipe: Recipe, trained: Container[str]) -> NDArray[np.int64]:
     settings = recipe.vocabulary
-    texts: defaultdict[str, list[str]] = defaultdict(list)
-    words = recipe.word_sources()
-    for example in data.train:
-        if example.source not in words:
-            texts[example.lang].append(example.text)
-    trained = set(texts)
-    for name in settings.texts:
-        path = resolved(name, recipe_folder)
-        if not path.is_file():
-            raise TrainingError("is not there", where=str(path), hint="vocabulary.texts names it")
-        for lang, text in corpus.rows(path):
-            texts[lang].append(text)
-    counts = vocabulary.language_counts(tokenizer, texts, corpus.word_lists() if settings.word_lists else {})
+    counts = vocabulary.language_counts(tokenizer, texts.lines, texts.words)
     return vocabulary.select(
         vocabulary.pieces_of(tokenizer),
         vocabulary.special_ids(tokenizer),
@@ -85,18 +79,30 @@ def _choose(
     )
 
 
-def _cost(whole: Tokenizer, cut: Tokenizer, data: Dataset) -> str:
-    """How many more tokens the validation texts take, by language."""
-    texts: defaultdict[str, list[str]] = defaultdict(list)
-    for example in data.validation:
-        texts[example.lang].append(example.text)
-    untruncated = Tokenizer.from_str(cut.to_str())
-    untruncated.no_truncation()
-    found = []
-    for lang, lines in sorted(texts.items()):
-        before, after = (sum(len(e.ids) for e in t.encode_batch_fast(lines)) for t in (whole, untruncated))
-        found.append(f"{lang} {100 * (after / before - 1):+.0f} %")
-    return "more tokens: " + ", ".join(found)
+@dataclass(frozen=True)
+class _Texts:
+    """What the vocabulary is chosen by."""
+
+    lines: dict[str, list[str]]
+    """Running text by language."""
+    words: dict[str, list[tuple[str, float]]]
+    """With their frequencies, by language."""
+
+    @classmethod
+    def gather(cls, data: Dataset, recipe: Recipe, recipe_folder: Path) -> _Texts:
+        """From the training texts, and what the recipe names beside them."""
+        lines: defaultdict[str, list[str]] = defaultdict(list)
+        words = recipe.word_sources()
+        for example in data.train:
+            if example.source not in words:
+                lines[example.lang].append(example.text)
+        for name in recipe.vocabulary.texts:
+            path = resolved(name, recipe_folder)
+            if not path.is_file():
+                raise TrainingError("is not there", where=str(path), hint="vocabulary.texts names it")
+            for lang, text in corpus.rows(path):
+                lines[lang].append(text)
+        return cls(lines, corpus.word_lists() if recipe.vocabulary.word_lists else {})
 
 
 def _lengths(tokenizer: Tokenizer, data: Dataset) -> dict[str, dict[str, float]]:

@@ -1,6 +1,6 @@
 """When a rise began and when it was over, from the counts of an entity's buckets; pure.
 
-A sequential test knows that something rose, or is back, before or after it did; the likeliest change point says when.
+A sequential test knows that something rose, or is back, before or after it did; the change point says when.
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ def _train_once(
     count = sum(len(batch) for batch in plans[number].batches)
     context.say(f"{count / max(progress.seconds, 1e-9):.0f} texts/s, best score {100 * progress.best_score:.2f}")
     weights = whole_weights(model)
+    accelerator.wait_for_everyone()  # till all have read what lies in the folder that is removed now
     if accelerator.is_main_process:
         history = {
             "losses": progress.losses,

